@@ -1,0 +1,202 @@
+"""What every callback is: hooks that do nothing, and a state that goes into the checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from fulmen.module import LightningModule
+    from fulmen.trainer import Trainer
+
+
+class Callback:
+    """Something that happens beside the training, without a place in the model.
+
+    Override the hooks you need; a hook that you leave alone is never called.
+
+        class Bell(Callback):
+            def on_train_end(self, trainer, pl_module):
+                print("done at step", trainer.global_step)
+
+        Trainer(callbacks=[Bell()])
+    """
+
+    @property
+    def state_key(self) -> str:
+        """Name of this callback's state in a checkpoint; two callbacks of one class need different ones."""
+        return type(self).__qualname__
+
+    def _generate_state_key(self, **settings: Any) -> str:
+        """A state key that tells callbacks of one class apart by `settings`."""
+        return f"{type(self).__qualname__}{settings!r}"
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """The same as `LightningModule.log`, in every hook where that may be called."""
+        raise self._not_bound("log")
+
+    def log_dict(self, dictionary: Any, *args: Any, **kwargs: Any) -> None:
+        """The same as `LightningModule.log_dict`, in every hook where that may be called."""
+        raise self._not_bound("log_dict")
+
+    def _not_bound(self, name: str) -> RuntimeError:
+        return RuntimeError(
+            f"{type(self).__name__}.{name}() was called while no trainer runs it. "
+            "Pass the callback to Trainer(callbacks=[...]) and log inside its hooks."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a restart, as plain data."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """First of a run; `stage` is "fit", "validate", "test" or "predict"."""
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Last of a run that ended well."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The module is on its device and its optimizers exist."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the last step and `on_train_end`."""
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the few validation batches that are tried first."""
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the few validation batches that are tried first."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the first epoch."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the last epoch."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before an epoch's first batch."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After an epoch's last batch and the validation that belongs to it."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """The batch is on the device."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """`outputs` is what `training_step` returned; a loss in it is divided by the accumulated batches."""
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """After the forward pass, before old gradients go."""
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Before `loss.backward()`."""
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The gradients exist; scaled ones (16-mixed) are still scaled."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """The gradients are unscaled and not yet clipped."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before a validation run."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After a validation run; its metrics are in `trainer.callback_metrics`."""
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the first validation batch."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the last validation batch."""
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """The batch is on the device."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """`outputs` is what `validation_step` returned."""
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before a test run."""
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After a test run."""
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the first test batch."""
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the last test batch."""
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """The batch is on the device."""
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """`outputs` is what `test_step` returned."""
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before a prediction run."""
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After a prediction run."""
+
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the first batch to predict."""
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the last batch to predict."""
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """The batch is on the device."""
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """`outputs` is what `predict_step` returned."""
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """`checkpoint` is about to be written; change it in place."""
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """`checkpoint` was read; nothing of it is restored yet."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The run stops because of `exception`, which is raised again afterwards."""
+
+
+class Checkpoint(Callback):
+    """Base class of callbacks that save checkpoints: they run after all others."""
