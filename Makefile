@@ -1,0 +1,66 @@
+# The only entry for people and for CI. Each word sets up .venv by itself; when that is up to date it costs nothing.
+PYTHON := .venv/bin/python
+READY := .venv/ready
+PYTEST := $(PYTHON) -m pytest -q
+QUICK := -n logical --maxprocesses 4 -m "not slow and not gpu and not exam"
+
+.PHONY: help demo test test-all fix check bench docs exam clean
+
+help:
+	@echo "make demo      train a digit classifier, here and now"
+	@echo "make test      the quick tests"
+	@echo "make test-all  every test, the slow ones too"
+	@echo "make fix       format, and mend what ruff can mend"
+	@echo "make check     ruff and the type checker"
+	@echo "make bench     what a step costs, beside a hand-written loop"
+	@echo "make docs      run every code block of README and docs/, follow every link"
+	@echo "make exam      the programs of ../shared/exams, where that folder is"
+
+demo: $(READY)
+	@$(PYTHON) -m fulmen demo
+
+test: $(READY)
+	@$(PYTEST) $(QUICK)
+
+test-all: $(READY)
+	@$(PYTEST) -n logical --maxprocesses 4 -m "not exam"
+
+fix: $(READY)
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .
+
+check: $(READY)
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m pyright
+
+bench: $(READY)
+	@$(PYTHON) benchmarks/step.py
+
+docs: $(READY)
+	@$(PYTEST) tests/docs
+
+exam: $(READY)
+	@$(PYTEST) -m exam
+
+clean:
+	rm -rf .venv
+
+# The first Python of at least 3.10 that can make environments; the stamp is written last, so a torn set-up is made again.
+$(READY): pyproject.toml constraints.txt
+	@set -e; \
+	if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+	  for name in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	    if $$name -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then \
+	      found=$$name; break; \
+	    fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "Fulmen needs Python 3.10 or later with its venv module, and found none (on Debian: apt install python3-venv)." >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Setting up .venv with $$($$found --version). This downloads torch once, so it may take minutes."; \
+	  $$found -m venv --clear .venv; \
+	fi; \
+	$(PYTHON) -m pip install -q -c constraints.txt -e '.[dev]'; \
+	touch $@

@@ -1,0 +1,7 @@
+"""`python -m fulmen` is the `fulmen` command."""
+
+import sys
+
+from fulmen.tools.command import main
+
+sys.exit(main())

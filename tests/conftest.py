@@ -1,0 +1,39 @@
+"""Each test runs in an empty folder of its own, with one torch thread and the same random numbers."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that a test starts share the machine with other tests
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import torch
+
+from fulmen.warn import rank_zero_only, warned
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, empty at the start; what a run writes by default lands here."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def fresh_process() -> Iterator[None]:
+    """Nothing that one test sets for its whole process reaches the next one."""
+    random.seed(0)
+    torch.manual_seed(0)
+    environment, rank = dict(os.environ), rank_zero_only.rank
+    warned.clear()
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    rank_zero_only.rank = rank
