@@ -1,0 +1,206 @@
+"""Where a model lives and how it is spread: the interface of all strategies, and the one for a single device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim import Optimizer
+
+from fulmen import tree
+from fulmen.device import Accelerator
+from fulmen.precision import Precision
+
+T = TypeVar("T")
+
+
+class Strategy:
+    """One process, one device; the strategies for more override what differs.
+
+    Made with the Trainer, when no process group is there yet; `launch` brings the other processes, `setup` the module.
+    """
+
+    name: str = "strategy"
+    wraps: bool = False
+    """Whether the training step has to be called through what `wrap_step` returns."""
+
+    distributed_sampler_kwargs: dict[str, int] | None = None
+
+    def __init__(
+        self,
+        accelerator: Accelerator | None = None,
+        checkpoint_io: Any = None,
+        precision_plugin: Precision | None = None,
+    ) -> None:
+        self.accelerator = accelerator
+        self.checkpoint_io = checkpoint_io
+        self.precision = precision_plugin
+        self.parallel_devices: list[torch.device] = []
+        self.num_nodes = 1
+        self.module: Module | None = None
+        self.model: Module | None = None
+        """What training calls: `module`, or a wrapper around it."""
+        self.optimizers: list[Optimizer] = []
+
+    world_size: int = 1
+    node_rank: int = 0
+    local_rank: int = 0
+    global_rank: int = 0
+
+    @property
+    def is_global_zero(self) -> bool:
+        return self.global_rank == 0
+
+    @property
+    def root_device(self) -> torch.device:
+        """The device of this process."""
+        return self.parallel_devices[self.local_rank]
+
+    @property
+    def device_ids(self) -> list[int]:
+        """The indices of this machine's devices that are used."""
+        return [
+            position if device.index is None else device.index for position, device in enumerate(self.parallel_devices)
+        ]
+
+    @property
+    def strategy_name(self) -> str:
+        return self.name
+
+    @property
+    def lightning_module(self) -> Module | None:
+        """The user's module, never a wrapper."""
+        return self.module
+
+    @property
+    def precision_plugin(self) -> Precision | None:
+        return self.precision
+
+    def place(self, accelerator: Accelerator, devices: list[torch.device], num_nodes: int = 1) -> None:
+        """Take the devices that the Trainer chose, one for each process on this machine, unless made with others."""
+        self.accelerator = self.accelerator or accelerator
+        self.parallel_devices = self.parallel_devices or devices
+        self.num_nodes = num_nodes
+
+    def launch(self, work: Callable[[], T]) -> T:
+        """Run `work` in every process, and return its result; where processes are started for it, that of rank zero."""
+        self.setup_environment()
+        return work()
+
+    def setup_environment(self) -> None:
+        """Make the process ready, before anything is put on a device."""
+        if self.accelerator is not None:
+            self.accelerator.setup_device(self.root_device)
+
+    def setup(self, module: Module, precision: Precision, training: bool = True) -> None:
+        """Convert the module and place it on the device; for training also wrap it."""
+        self.precision = precision
+        self.module = self.model = precision.convert_module(module)
+        self.module.to(self.root_device)
+
+    def setup_optimizers(self, optimizers: list[Optimizer]) -> None:
+        """Keep the optimizers; called when they are made, before their state is restored."""
+        self.optimizers = optimizers
+
+    def to_device(self, batch: Any) -> Any:
+        """The batch on this process's device."""
+        return tree.move(batch, self.root_device)
+
+    def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
+        """The batch on `device`, or on this process's own."""
+        return tree.move(batch, device or self.root_device)
+
+    def wrap_step(self, name: str) -> Callable[..., Any]:
+        """What to call for the module's method `name`."""
+        return getattr(self.module, name)
+
+    def no_sync(self) -> AbstractContextManager[Any]:
+        """Forward and backward passes within it leave gradients on each rank, to be added up later."""
+        return nullcontext()
+
+    def block_backward_sync(self) -> AbstractContextManager[Any]:
+        """`no_sync` under the name that users of manual optimization know."""
+        return self.no_sync()
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients; after it they are the same on all ranks, unless within `no_sync`."""
+        loss.backward(*args, **kwargs)
+
+    def skip_backward(self) -> None:
+        """Take part in the others' backward pass with a gradient of zero, on a rank whose step gave no loss."""
+
+    def clip(self, parameters: Iterable[Tensor], value: float, algorithm: str = "norm") -> Tensor | None:
+        """Clip gradients in place, to a total norm of `value` (returns the norm before) or each number to ±`value`."""
+        if algorithm == "value":
+            return clip_grad_value_(parameters, value)
+        return clip_grad_norm_(parameters, value)
+
+    def reduce(self, tensor: Any, op: Any = "mean", group: Any = None) -> Any:
+        """`tensor` combined over all ranks by "mean", "sum", "min" or "max": a new tensor, the same on all ranks."""
+        return tensor
+
+    def gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
+        """The tensors of all ranks, stacked in a new first dimension; with one rank they stay as they are."""
+        return data
+
+    def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:
+        """`gather` under the name that users know."""
+        return self.gather(tensor, group, sync_grads)
+
+    def broadcast(self, obj: T, src: int = 0) -> T:
+        """The object of rank `src`, whatever it is, as long as it can be pickled."""
+        return obj
+
+    def barrier(self, name: str | None = None) -> None:
+        """Wait for all ranks."""
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Whether all ranks say yes, or with `all=False` any."""
+        return decision
+
+    def save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the checkpoint on rank zero; every rank calls this, and goes on when the file is there."""
+        if self.checkpoint_io is not None:
+            self.checkpoint_io.save_checkpoint(checkpoint, path, storage_options=storage_options)
+            return
+        from fulmen.checkpoint import files
+
+        files.write(checkpoint, path)
+
+    def load(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, on every rank."""
+        if self.checkpoint_io is not None:
+            return self.checkpoint_io.load_checkpoint(path, map_location=map_location, weights_only=weights_only)
+        from fulmen.checkpoint import files
+
+        return files.read(path, map_location=map_location, weights_only=weights_only)
+
+    def teardown(self) -> None:
+        """Give the device back: the module goes to the CPU. Processes stay for the next call."""
+        self.model = self.module
+        self.optimizers = []
+        if self.module is not None and self.root_device.type != "cpu":
+            self.module.cpu()
+        if self.accelerator is not None:
+            self.accelerator.teardown()
+
+
+class SingleDeviceStrategy(Strategy):
+    """One process on one device."""
+
+    name = "single_device"
+
+    def __init__(
+        self,
+        device: torch.device | str | int = "cpu",
+        accelerator: Accelerator | None = None,
+        checkpoint_io: Any = None,
+        precision_plugin: Precision | None = None,
+    ) -> None:
+        super().__init__(accelerator, checkpoint_io, precision_plugin)
+        self.parallel_devices = [torch.device("cuda", device) if isinstance(device, int) else torch.device(device)]
