@@ -62,5 +62,5 @@ $(READY): pyproject.toml constraints.txt
 	  echo "Setting up .venv with $$($$found --version). This downloads torch once, so it may take minutes."; \
 	  $$found -m venv --clear .venv; \
 	fi; \
-	$(PYTHON) -m pip install -q -c constraints.txt -e '.[dev]'; \
+	$(PYTHON) -m pip install -qq -c constraints.txt -e '.[dev]'; \
 	touch $@

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that a test starts share the machine with other tests
-os.environ.setdefault("WANDB_MODE", "offline")
-
 import torch
 
 from fulmen.warn import rank_zero_only, warned
 
+SOURCE = str(Path(__file__).parents[1] / "src")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that a test starts share the machine with other tests
+os.environ.setdefault("WANDB_MODE", "offline")
 torch.set_num_threads(1)
 
 
