@@ -69,7 +69,7 @@ rank_zero_only.rank = _rank_of_environment()  # type: ignore[attr-defined]
 
 @rank_zero_only
 def rank_zero_warn(message: str | Warning, stacklevel: int = 4, **kwargs: Any) -> None:
-    """Warn on rank zero. The default `stacklevel` names the calling line; `kwargs` (`category`) as in `warnings.warn`."""
+    """Warn on rank zero; the default `stacklevel` names the calling line, and `kwargs` may hold a `category`."""
     warnings.warn(message, stacklevel=stacklevel - 1, **kwargs)
 
 
