@@ -1,7 +1,5 @@
 """Logger, and what loggers share: folders and versions, hyperparameters as plain values, a disk that fails."""
 
-# ruff: noqa: B027 (what a logger of the user does not define does nothing)
-
 from __future__ import annotations
 
 import os
