@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ast
 
+import pytest
+import torch
 from rules.house import Module, modules
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, TensorDataset
+
+import fulmen as L
 
 ROOMS = ("loop", "strategy", "precision", "logs")
 READS = {"item", "cpu", "tolist", "numpy"}
-CONVERSIONS = {"float", "bool"}
+CONVERSIONS = {"float"}
 
 # Functions that are there to read values, or that run once a run.
 MAY_READ: dict[str, str] = {}
@@ -51,3 +57,74 @@ def test_the_step_reads_no_tensor():
 def test_every_exception_is_still_needed():
     found = {place for module in modules().values() if module.room in ROOMS for place in reads(module)}
     assert set(MAY_READ) - found == set()
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the value of a tensor goes to Python: `item()`, `float()`, `tolist()`, `if tensor`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+class Small(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 1)
+
+    def training_step(self, batch, batch_idx):
+        loss = self.layer(batch[0]).square().mean()
+        self.log("loss", loss, on_epoch=True, prog_bar=True)
+        self.log("also", loss, reduce_fx="max", on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.layer(batch[0]).square().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def reads_of_a_run(batches: int, **options) -> int:
+    data = DataLoader(TensorDataset(torch.randn(2 * batches, 4)), batch_size=2)
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", log_every_n_steps=10_000, enable_progress_bar=False, **options)
+    with Reads() as reads:
+        trainer.fit(Small(), data, data)
+    assert trainer.global_step == batches
+    return reads.count
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"gradient_clip_val": 1.0}, {"precision": "bf16-mixed"}, {"precision": "bf16-true"}, {"precision": "64-true"}],
+    ids=str,
+)
+def test_more_steps_read_no_more(options):
+    assert reads_of_a_run(4, **options) == reads_of_a_run(24, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_no_step_waits_for_the_gpu(precision):
+    class Strict(L.Callback):
+        """Makes every wait for the device an error, from the third batch to the last."""
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 3:
+                torch.cuda.set_sync_debug_mode("error")
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            torch.cuda.set_sync_debug_mode("default")
+
+    data = DataLoader(TensorDataset(torch.randn(40, 4)), batch_size=2, pin_memory=True)
+    trainer = L.Trainer(max_epochs=1, accelerator="gpu", devices=1, precision=precision, log_every_n_steps=10_000,
+                        enable_progress_bar=False, callbacks=[Strict()])  # fmt: skip
+    try:
+        trainer.fit(Small(), data)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.global_step == 20

@@ -74,16 +74,16 @@ class DigitReader(LightningModule):
         self.log("val_acc", (scores.argmax(1) == labels).float().mean(), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.hparams.lr)
+        return torch.optim.AdamW(self.parameters(), lr=self.hparams["lr"])
 
 
 def read_digits() -> tuple[Tensor, Tensor]:
     """Images (N, 1, 8, 8) between 0 and 1, and their labels."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images = torch.as_tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
-    return images, torch.as_tensor(digits.target)
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+    return images, torch.as_tensor(labels)
 
 
 def drawing(image: Tensor) -> list[str]:
