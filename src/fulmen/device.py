@@ -69,7 +69,9 @@ class CPUAccelerator(Accelerator):
     def parse_devices(cls, devices: int | str) -> int:
         asked = _asked(devices)
         if not isinstance(asked, int) or asked < 1:
-            raise TypeError(f"devices={devices!r} with accelerator='cpu' should be an int > 0, the number of processes.")
+            raise TypeError(
+                f"devices={devices!r} with accelerator='cpu' should be an int > 0, the number of processes."
+            )
         return asked
 
     @classmethod
@@ -243,7 +245,7 @@ def find_usable_cuda_devices(num_devices: int = -1) -> list[int]:
     For machines whose GPUs are in exclusive mode: `Trainer(devices=find_usable_cuda_devices(2))`.
     """
     found = torch.cuda.device_count()
-    if num_devices and not found or num_devices > found:
+    if (num_devices and not found) or num_devices > found:
         raise ValueError(f"num_devices={num_devices} GPUs were asked for, but {found} are visible on this machine.")
     usable: list[int] = []
     for index in range(found):

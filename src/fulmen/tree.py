@@ -30,12 +30,10 @@ def map_tensors(function: Callable[[Any], Any], data: Any, method: str = "") -> 
         return data
     if method and hasattr(kind, method):
         return function(data)
-    if isinstance(data, Mapping):
-        changed = [map_tensors(function, item, method) for item in data.values()]
-        return data if _same(changed, data.values()) else _mapping(data, dict(zip(data, changed, strict=True)))
-    if isinstance(data, (list, tuple, deque)):
-        changed = [map_tensors(function, item, method) for item in data]
-        return data if _same(changed, data) else _sequence(data, changed)
+    if isinstance(data, (Mapping, list, tuple, deque)):
+        parts = data.values() if isinstance(data, Mapping) else data
+        changed = [map_tensors(function, item, method) for item in parts]
+        return data if _same(changed, parts) else rebuild(data, changed)
     if dataclasses.is_dataclass(data) and not isinstance(data, type):
         return _map_fields(function, data, method)
     return data
@@ -45,24 +43,24 @@ def _same(new: list[Any], old: Any) -> bool:
     return all(a is b for a, b in zip(new, old, strict=True))
 
 
-def _mapping(old: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    if type(old) is dict:
-        return items
-    if not isinstance(old, MutableMapping):
-        return type(old)(items)  # type: ignore[call-arg]
-    new = copy.copy(old)  # keeps what subclasses carry beside the items
-    new.update(items)
-    return new
-
-
-def _sequence(old: Any, items: list[Any]) -> Any:
-    if hasattr(old, "_fields"):
-        return type(old)(*items)
-    if isinstance(old, tuple):
-        return type(old)(items)
-    new = copy.copy(old)
+def rebuild(container: Any, values: list[Any]) -> Any:
+    """A mapping, list, tuple or deque of the same kind as `container`, with `values` in the place of its own."""
+    if isinstance(container, Mapping):
+        items = dict(zip(container, values, strict=True))
+        if type(container) is dict:
+            return items
+        if not isinstance(container, MutableMapping):
+            return type(container)(items)  # type: ignore[call-arg]
+        new = copy.copy(container)  # keeps what subclasses carry beside the items
+        new.update(items)
+        return new
+    if hasattr(container, "_fields"):
+        return type(container)(*values)
+    if isinstance(container, tuple) or type(container) is list:
+        return type(container)(values)
+    new = copy.copy(container)
     new.clear()
-    new.extend(items)
+    new.extend(values)
     return new
 
 
