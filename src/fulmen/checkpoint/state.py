@@ -1,0 +1,179 @@
+"""The tree of state: everything that must survive a restart, gathered into a checkpoint and put back."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fulmen.checkpoint import hparams, layout
+from fulmen.checkpoint.files import FORMAT
+from fulmen.errors import CheckpointError, MisconfigurationException
+from fulmen.loop.progress import EPOCH_ENDED
+
+if TYPE_CHECKING:
+    from fulmen.trainer import Trainer
+
+
+# ---- gathering
+
+
+def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
+    """The checkpoint of this moment; every rank must call it."""
+    module, datamodule = trainer.lightning_module, trainer.datamodule
+    checkpoint: dict[str, Any] = {
+        "epoch": trainer.current_epoch,
+        "global_step": trainer.global_step,
+        layout.VERSION_KEY: layout.VERSION,
+        "state_dict": module.state_dict(),
+        "loops": layout.loops(trainer),
+        "fulmen": {"version": FORMAT, "weights_only": weights_only},
+    }
+    if not weights_only:
+        checkpoint["callbacks"] = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}
+        checkpoint["optimizer_states"] = [o.state_dict() for o in trainer.optimizers]
+        checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+        precision = trainer.precision_plugin.state_dict()
+        if precision:
+            checkpoint[type(trainer.precision_plugin).__qualname__] = precision
+        checkpoint["fulmen"].update(_exact(trainer))
+    for owner in (module, datamodule):
+        if owner is not None:
+            hparams.store(checkpoint, owner)
+    if datamodule is not None:
+        state = datamodule.state_dict()
+        if state:
+            checkpoint[type(datamodule).__qualname__] = state
+    if not weights_only:
+        for hook in trainer.hooks.on_save_checkpoint:
+            hook(checkpoint)
+    else:
+        module.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+def _exact(trainer: Trainer) -> dict[str, Any]:
+    """What lets a run go on bit for bit, of every rank."""
+    own: dict[str, Any] = {"logs": trainer.logs.state(), "metrics": _metric_states(trainer.lightning_module)}
+    loop = trainer.train_loop
+    if loop is not None:
+        own["loop"] = loop.state_dict()
+        if not loop.step.stepping and loop.progress.point != EPOCH_ENDED:
+            own["gradients"] = {n: p.grad for n, p in trainer.lightning_module.named_parameters() if p.grad is not None}
+    loggers = [getattr(logger, "state_dict", dict)() for logger in trainer.loggers]
+    if trainer.world_size == 1:
+        return {"ranks": [own], "loggers": loggers}
+    return {"ranks": trainer.strategy.gather_object(own), "loggers": loggers}
+
+
+def _metrics(module: torch.nn.Module) -> dict[str, Any]:
+    """The torchmetrics objects in the module, by name."""
+    torchmetrics = sys.modules.get("torchmetrics")
+    if torchmetrics is None:
+        return {}
+    return {name: part for name, part in module.named_modules() if isinstance(part, torchmetrics.Metric)}
+
+
+def _metric_states(module: torch.nn.Module) -> dict[str, Any]:
+    return {
+        name: {"count": metric._update_count, "values": dict(metric.metric_state)} for name, metric in _metrics(module).items()
+    }
+
+
+# ---- putting back
+
+
+def read(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, Any]:
+    """The checkpoint at a path; one of another layout is brought into today's."""
+    checkpoint = trainer.strategy.load(path, map_location="cpu", weights_only=weights_only)
+    if "fulmen" not in checkpoint:
+        from fulmen.compat.checkpoints import upgrade
+
+        checkpoint = upgrade(checkpoint)
+    return checkpoint
+
+
+def restore_module(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> None:
+    """Weights, datamodule and callbacks, before the run's parts are made."""
+    module, datamodule = trainer.lightning_module, trainer.datamodule
+    if "state_dict" not in checkpoint:
+        raise CheckpointError(f"{str(path)!r} has no 'state_dict'; it is not a trainer's checkpoint.")
+    module.on_load_checkpoint(checkpoint)
+    hparams.load_weights(module, checkpoint["state_dict"], module.strict_loading, str(path))
+    if datamodule is not None and type(datamodule).__qualname__ in checkpoint:
+        datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
+
+
+def restore_callbacks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    states = checkpoint.get("callbacks") or {}
+    for callback in trainer.callbacks:
+        callback.on_load_checkpoint(trainer, trainer.lightning_module, checkpoint)
+    for callback in trainer.callbacks:
+        state = states.get(callback.state_key)
+        if state:
+            callback.load_state_dict(state)
+
+
+def restore_training(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> None:
+    """Optimizers, schedulers, precision, and where the loop stood."""
+    if "optimizer_states" not in checkpoint:
+        raise CheckpointError(
+            f"{str(path)!r} holds the model only (it was saved with weights_only=True), so fit cannot go on from it: load it "
+            "with load_from_checkpoint and fit without ckpt_path."
+        )
+    _restore_optimizers(trainer, checkpoint, path)
+    for config, state in zip(trainer.lr_scheduler_configs, checkpoint.get("lr_schedulers", ()), strict=False):
+        config.scheduler.load_state_dict(state)
+    precision = checkpoint.get(type(trainer.precision_plugin).__qualname__)
+    if precision:
+        trainer.precision_plugin.load_state_dict(precision)
+    _restore_exact(trainer, checkpoint["fulmen"])
+
+
+def _restore_optimizers(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> None:
+    states = checkpoint["optimizer_states"]
+    if len(states) != len(trainer.optimizers):
+        raise MisconfigurationException(
+            f"{str(path)!r} holds the state of {len(states)} optimizer(s), configure_optimizers made {len(trainer.optimizers)}."
+        )
+    for index, (optimizer, state) in enumerate(zip(trainer.optimizers, states, strict=True)):
+        try:
+            optimizer.load_state_dict(state)
+        except (ValueError, KeyError) as error:
+            raise MisconfigurationException(
+                f"The state of optimizer {index} in {str(path)!r} does not fit the one that configure_optimizers made "
+                f"({type(optimizer).__name__}): {error}. Configure it as in the run that saved it."
+            ) from error
+
+
+def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
+    loop, ranks = trainer.train_loop, own.get("ranks") or []
+    if loop is None or not ranks:
+        return
+    state = ranks[trainer.global_rank] if trainer.global_rank < len(ranks) else ranks[0]
+    if "loop" in state:
+        loop.load_state_dict(state["loop"])
+    if loop.max_epochs != -1 and loop.progress.epoch > loop.max_epochs:
+        raise MisconfigurationException(
+            f"The checkpoint was taken in current_epoch={loop.progress.epoch}, but max_epochs={loop.max_epochs}; set max_epochs "
+            "higher to go on."
+        )
+    if "logs" in state:
+        trainer.logs.load(state["logs"])
+    metrics = _metrics(trainer.lightning_module)
+    for name, values in state.get("metrics", {}).items():
+        if name in metrics:
+            _load_metric(metrics[name], values)
+    parameters = dict(trainer.lightning_module.named_parameters())
+    for name, gradient in state.get("gradients", {}).items():
+        if name in parameters:
+            parameters[name].grad = gradient.to(parameters[name].device)
+
+
+def _load_metric(metric: Any, state: dict[str, Any]) -> None:
+    for name, value in state["values"].items():
+        move = [v.to(metric.device) for v in value] if isinstance(value, list) else value.to(metric.device)
+        setattr(metric, name, move)
+    metric._update_count = state["count"]
+    metric._computed = None

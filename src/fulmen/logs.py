@@ -1,0 +1,512 @@
+"""The store behind self.log: values by reference, running sums on the device, read only when somebody asks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from numbers import Number
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from fulmen.errors import MisconfigurationException
+from fulmen.tree import batch_size as size_of
+
+if TYPE_CHECKING:
+    from fulmen.strategy.base import Strategy
+
+REDUCTIONS = ("mean", "sum", "min", "max")
+FUNCTIONS = {torch.mean: "mean", torch.sum: "sum", torch.min: "min", torch.max: "max", min: "min", max: "max", sum: "sum"}
+LOADER_SUFFIX = "/dataloader_idx_"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A group of hooks that log alike: which stage they belong to, and what on_step and on_epoch mean there."""
+
+    stage: str  # "train", "validation" or "test"
+    per_batch: bool
+    on_step: bool
+    on_epoch: bool
+
+    @property
+    def hooks(self) -> str:
+        step = "training" if self.stage == "train" else self.stage
+        return f"{step}_step" if self.per_batch else f"on_{self.stage}_start, on_{self.stage}_epoch_start or ..._end"
+
+
+TRAIN_BATCH = Phase("train", True, True, False)
+TRAIN_EPOCH = Phase("train", False, False, True)
+PHASES = {
+    "train": (TRAIN_BATCH, TRAIN_EPOCH),
+    **{s: (Phase(s, True, False, True), Phase(s, False, False, True)) for s in ("validation", "test")},
+}
+"""For each stage the phase of its batches, and that of its start and end hooks."""
+
+
+class Slot:
+    """What one call site logs under one name: the last value and, for on_epoch, what is kept of the epoch so far."""
+
+    __slots__ = ("dtype", "epoch_name", "graph", "last", "logger", "metric_attribute", "name", "on_epoch", "on_step", "op", "per_batch", "prog_bar", "rule", "step_name", "store", "sync", "total", "weight")  # fmt: skip
+
+    def __init__(self, name: str, rule: tuple[Any, ...], store: LogStore) -> None:
+        prog_bar, logger, on_step, on_epoch, op, sync, _, graph, metric_attribute, _ = rule
+        phase = store.phase
+        assert phase is not None
+        self.name, self.rule, self.store = name, rule, store
+        self.prog_bar, self.logger = prog_bar, True if logger is None else logger
+        self.on_step = phase.on_step if on_step is None else on_step
+        self.on_epoch = phase.on_epoch if on_epoch is None else on_epoch
+        self.op, self.sync, self.graph = FUNCTIONS.get(op, op), sync and store.strategy.world_size > 1, graph
+        self.metric_attribute = metric_attribute
+        self.dtype = torch.float32
+        self.last: Any = None
+        self.total: Any = None
+        self.weight: float = 0
+
+        # Names in rows: several loaders' suffix comes after _step and _epoch.
+        base, mark, suffix = name.partition(LOADER_SUFFIX)
+        forked = self.on_step and self.on_epoch
+        self.step_name = f"{base}_step{mark}{suffix}" if forked else name
+        self.epoch_name = f"{base}_epoch{mark}{suffix}" if forked else name
+        self.per_batch = phase.per_batch
+
+    def typed(self, value: Any) -> Any:
+        """A value in the width in which it was logged."""
+        return value.to(self.dtype) if isinstance(value, Tensor) else value
+
+    def put(self, value: Any, size: int | None) -> None:
+        """Take a value; nothing is read back. A tensor is copied on its device, for users may change theirs in place."""
+        if isinstance(value, Tensor):
+            if not self.graph:
+                value = value.detach()
+            if value.ndim:
+                value = value.reshape(())
+            if self.on_step:
+                self.last = value.clone()
+        elif self.on_step:
+            self.last = value
+        if self.on_epoch:
+            self.keep(value, size)
+        if self.sync and self.on_step:
+            self.store.unsynced.append(self)
+
+    def keep(self, value: Any, size: int | None) -> None:
+        """Add the value to the epoch's mean, weighted by the size of its batch."""
+        if size is None:
+            size = self.store.batch_size()
+        if self.total is None:
+            self.total = _wide(value) * size
+        elif isinstance(self.total, Tensor):
+            self.total.add_(value, alpha=size) if isinstance(value, Tensor) else self.total.add_(value * size)
+        else:
+            self.total = self.total + (_wide(value) * size)
+        self.weight += size
+
+    def epoch_value(self) -> Any:
+        return None if self.total is None else self.total / self.weight
+
+    def clear(self) -> None:
+        self.last = self.total = None
+        self.weight = 0
+
+    def state(self) -> dict[str, Any]:
+        return {"last": self.last, "total": self.total, "weight": self.weight}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.last, self.total, self.weight = state["last"], state["total"], state["weight"]
+
+
+class FoldSlot(Slot):
+    """reduce_fx "sum", "min" or "max"."""
+
+    __slots__ = ()
+    folds: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"sum": torch.add, "min": torch.minimum, "max": torch.maximum}
+
+    def keep(self, value: Any, size: int | None) -> None:
+        wide = _wide(value)
+        wide = wide if isinstance(wide, Tensor) else torch.tensor(wide, dtype=torch.float64)
+        self.total = wide if self.total is None else self.folds[self.op](self.total, wide)
+
+    def epoch_value(self) -> Any:
+        return self.total
+
+
+class CallableSlot(Slot):
+    """reduce_fx as a function of the stacked values of the epoch."""
+
+    __slots__ = ()
+
+    def keep(self, value: Any, size: int | None) -> None:
+        if self.total is None:
+            self.total = []
+        self.total.append(value.clone() if isinstance(value, Tensor) else torch.tensor(value))
+
+    def epoch_value(self) -> Any:
+        return None if self.total is None else self.op(torch.stack(self.total))
+
+
+class MetricSlot(Slot):
+    """A torchmetrics object: it accumulates by itself and is computed and reset at the end of the epoch."""
+
+    __slots__ = ("metric",)
+
+    def put(self, value: Any, size: int | None) -> None:
+        self.metric = value
+        if self.on_step:
+            cached = value._forward_cache
+            self.last = value.compute() if cached is None else cached
+
+    def epoch_value(self) -> Any:
+        return self.metric.compute() if self.on_epoch and self.metric.update_called else None
+
+    def clear(self) -> None:
+        self.last = None
+        if self.on_epoch:
+            self.metric.reset()
+
+
+class LogStore:
+    """All logged values of a run. `slots` is what self.log writes to at this moment; None where logging isn't allowed."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+        self.phase: Phase | None = None
+        self.tables: dict[tuple[Phase, int | None], dict[str, Slot]] = {}
+        self.slots: dict[str, Slot] = {}
+        self.loader_idx: int | None = None  # set while several evaluation loaders run
+        self.batch: Any = None
+        self.unsynced: list[Slot] = []
+        self.evaluation_rows = False  # whether an evaluation step logs with on_step=True
+        self.ending: str | None = None  # the stage whose batches are over, until close(): its epoch values can be read
+        self.callback: dict[str, Any] = {}
+        self.logged: dict[str, Any] = {}
+        self.bar: dict[str, Any] = {}
+        self._sized: Any = None
+        self._size = 1
+
+    # ---- writing
+
+    def enter(self, phase: Phase | None, loader_idx: int | None = None) -> None:
+        """From here on self.log belongs to `phase` (None: not allowed)."""
+        self.phase, self.loader_idx = phase, loader_idx
+        self.slots = {} if phase is None else self.tables.setdefault((phase, loader_idx), {})
+
+    def open(self, name: str, value: Any, rule: tuple[Any, ...]) -> Slot:
+        """Check a (hook, name) pair that is new, or logged with other options than before, and give its slot."""
+        if self.phase is None:
+            raise MisconfigurationException(
+                f"self.log({name!r}, ...) was called where nothing can be logged. Call it inside a training, validation or "
+                "test step or one of their start, end, backward or optimizer hooks (not in configure_optimizers, setup, "
+                "predict or on_fit_*)."
+            )
+        known = self.slots.get(name)
+        if known is not None:
+            raise MisconfigurationException(
+                f"self.log({name!r}, ...) was called twice with different arguments in the same hooks; log it with the same "
+                "arguments each time, or under another name."
+            )
+        self._check(name, value, rule)
+        if self.loader_idx is not None and not rule[6] and self._elsewhere(name):
+            raise MisconfigurationException(
+                f"self.log({name!r}, add_dataloader_idx=False) was called for several dataloaders, whose values would be "
+                "mixed; leave add_dataloader_idx at True, or log each loader under its own name."
+            )
+        kind = _slot_class(value, FUNCTIONS.get(rule[4], rule[4]))
+        key = name
+        if self.loader_idx is not None and rule[6]:
+            key = f"{name}{LOADER_SUFFIX}{self.loader_idx}"
+        slot = kind(key, rule, self)
+        if isinstance(value, Tensor) and value.dtype is torch.float64:
+            slot.dtype = torch.float64
+        self.slots[name] = slot
+        if slot.on_step and slot.per_batch and slot.logger and self.phase.stage != "train":
+            self.evaluation_rows = True
+        return slot
+
+    def _elsewhere(self, name: str) -> bool:
+        return any(p is self.phase and i != self.loader_idx and name in t for (p, i), t in self.tables.items())
+
+    def _check(self, name: str, value: Any, rule: tuple[Any, ...]) -> None:
+        phase = self.phase
+        assert phase is not None
+        if not isinstance(name, str):
+            raise TypeError(f"self.log: the name must be a str, not {name!r}.")
+        if LOADER_SUFFIX in name:
+            raise MisconfigurationException(
+                f"self.log({name!r}, ...): names with {LOADER_SUFFIX!r} are reserved; leave the suffix out, it is added."
+            )
+        check_value(name, value)
+        op = FUNCTIONS.get(rule[4], rule[4])
+        if not callable(op) and op not in REDUCTIONS:
+            raise MisconfigurationException(f"self.log({name!r}, reduce_fx={op!r}): choose from {REDUCTIONS} or a function.")
+        on_step = phase.on_step if rule[2] is None else rule[2]
+        on_epoch = phase.on_epoch if rule[3] is None else rule[3]
+        if not phase.per_batch and on_step:
+            raise MisconfigurationException(
+                f"self.log({name!r}, on_step=True) cannot be used in {phase.hooks}; log in the step, or with on_epoch=True."
+            )
+        if not on_step and not on_epoch:
+            raise MisconfigurationException(
+                f"self.log({name!r}, on_step=False, on_epoch=False) would log nothing; set at least one of the two."
+            )
+
+    def batch_size(self) -> int:
+        """Samples in the batch of this step, measured at most once for each batch; 1 outside of steps."""
+        batch = self.batch
+        if batch is None:
+            return 1
+        if self._sized is not batch:
+            self._sized, self._size = batch, size_of(batch)
+        return self._size
+
+    # ---- ranks
+
+    def sync(self) -> None:
+        """Bring the step's values logged with sync_dist together; every rank must have logged the same names."""
+        slots, self.unsynced = self.unsynced, []
+        self._same_on_all_ranks(slots)
+        for op, group in _by_op(slots):
+            values = self.strategy.reduce(torch.stack([_wide_tensor(s.last, self.strategy) for s in group]), op)
+            for slot, value in zip(group, values.unbind(), strict=True):
+                slot.last = value
+
+    def _sync_epoch(self, slots: list[Slot]) -> None:
+        slots = [s for s in slots if s.sync and not isinstance(s, MetricSlot)]
+        if not slots:
+            return
+        self._same_on_all_ranks(slots)
+        for op, group in _by_op(slots):
+            totals = [_wide_tensor(s.total, self.strategy) for s in group]
+            if op == "mean":
+                weights = [_wide_tensor(s.weight, self.strategy) for s in group]
+                summed = self.strategy.reduce(torch.stack(totals + weights), "sum")
+                for slot, total, weight in zip(group, summed, summed[len(group) :], strict=False):
+                    slot.total, slot.weight = total, weight
+            else:
+                for slot, total in zip(group, self.strategy.reduce(torch.stack(totals), op), strict=True):
+                    slot.total = total
+
+    def _same_on_all_ranks(self, slots: list[Slot]) -> None:
+        names = sorted(slot.name for slot in slots)
+        digest = torch.tensor(crc32("\n".join(names).encode()), device=self.strategy.root_device)
+        if bool((self.strategy.gather(digest) == digest).all()):
+            return
+        everyone = self.strategy.gather_object(names)
+        union = set().union(*everyone)
+        lacking = {rank: sorted(union - set(have)) for rank, have in enumerate(everyone) if union - set(have)}
+        raise RuntimeError(
+            f"self.log(..., sync_dist=True) needs the same names on every rank; missing (rank: names): {lacking}. "
+            "Log them on every rank, or without sync_dist."
+        )
+
+    # ---- reading
+
+    def live(self, keep: Callable[[Slot], bool]) -> dict[str, Any]:
+        """The last value of each slot that is logged by step and wanted, under the name it has in a row."""
+        found = {}
+        for (phase, _), table in self.tables.items():
+            if phase.per_batch:
+                for slot in table.values():
+                    if slot.last is not None and slot.on_step and keep(slot):
+                        found[slot.step_name] = slot.last
+        return found
+
+    def read_row(self) -> dict[str, float]:
+        """The training step's values for the loggers, as floats, in one transfer."""
+        row = self.live(lambda slot: slot.logger)
+        self.logged.update(row)
+        return read(row)
+
+    def callback_metrics(self) -> dict[str, Tensor]:
+        found = dict(self.callback)
+        for (phase, _), table in self.tables.items():
+            if phase is TRAIN_BATCH:
+                for slot in table.values():
+                    if slot.last is not None and slot.on_step:
+                        found[slot.name] = found[slot.step_name] = slot.typed(slot.last)
+        for slot, value in self._epoch_values(self.ending):
+            found[slot.name] = found[slot.epoch_name] = value
+        return {name: as_tensor(value) for name, value in found.items()}
+
+    def logged_metrics(self) -> dict[str, Tensor]:
+        found = {**self.logged, **self.live(lambda s: s.logger)}
+        found |= {s.epoch_name: v for s, v in self._epoch_values(self.ending) if s.logger}
+        return {name: as_tensor(value) for name, value in found.items()}
+
+    def read_bar(self) -> dict[str, float]:
+        """The values for the progress bar, as floats, in one transfer."""
+        found = {**self.bar, **self.live(lambda slot: slot.prog_bar)}
+        return read(found | {s.epoch_name: v for s, v in self._epoch_values(self.ending) if s.prog_bar})
+
+    def _slots_of(self, stage: str) -> list[Slot]:
+        return [s for (phase, _), table in self.tables.items() if phase.stage == stage for s in table.values()]
+
+    def _epoch_values(self, stage: str | None) -> list[tuple[Slot, Any]]:
+        slots = self._slots_of(stage) if stage is not None else []
+        values = [(slot, slot.epoch_value()) for slot in slots if slot.on_epoch]
+        return [(slot, slot.typed(value)) for slot, value in values if value is not None]
+
+    def finish(self, stage: str) -> None:
+        """The batches of a stage are over: what they logged by epoch can be read from here on."""
+        self._sync_epoch([s for s in self._slots_of(stage) if s.per_batch])
+        self.batch = None
+        self.ending = stage
+
+    def close(self, stage: str) -> dict[str, Any]:
+        """End the epoch of a stage: its values stay readable under their names; returns those for the loggers."""
+        slots = self._slots_of(stage)
+        self._sync_epoch([s for s in slots if not s.per_batch])
+        self.ending = None
+        row: dict[str, Any] = {}
+        for slot in slots:
+            if slot.on_step and slot.last is not None:
+                self._publish(slot, slot.step_name, slot.typed(slot.last), callback=stage == "train")
+        for slot, value in self._epoch_values(stage):
+            self._publish(slot, slot.epoch_name, value, callback=True)
+            if slot.logger:
+                row[slot.epoch_name] = value
+        for slot in slots:
+            slot.clear()
+        return row
+
+    def _publish(self, slot: Slot, name: str, value: Any, callback: bool) -> None:
+        if callback:
+            self.callback[slot.name] = self.callback[name] = value
+        if slot.prog_bar:
+            self.bar[name] = value
+        if slot.logger:
+            self.logged[name] = value
+
+    def by_loader(self, stage: str, num_loaders: int) -> list[dict[str, float]]:
+        """The epoch's values of an evaluation, a dict for each loader; what no loader owns stands in all."""
+        found: list[dict[str, Any]] = [{} for _ in range(num_loaders)]
+        for (phase, idx), table in self.tables.items():
+            if phase.stage == stage:
+                for slot in table.values():
+                    value = slot.epoch_value() if slot.on_epoch else None
+                    if value is not None:
+                        for result in found if idx is None else [found[idx]]:
+                            result[slot.epoch_name] = slot.typed(value)
+        return [read(result) for result in found]
+
+    def publish(self, values: dict[str, Any]) -> None:
+        """Put ready values where callbacks read."""
+        self.callback.update(values)
+
+    def forget(self) -> None:
+        """Empty everything (after the sanity check)."""
+        for table in self.tables.values():
+            for slot in table.values():
+                slot.clear()
+        for held in (self.tables, self.callback, self.logged, self.bar):
+            held.clear()
+
+    # ---- state
+
+    def state(self) -> dict[str, Any]:
+        """What the open epoch has gathered so far, by (stage, per batch, loader) and name; plain data."""
+        tables = [
+            {"stage": phase.stage, "per_batch": phase.per_batch, "loader": idx,
+             "slots": {n: s.state() for n, s in table.items() if not isinstance(s, MetricSlot)}}
+            for (phase, idx), table in self.tables.items() if phase.stage == "train"
+        ]  # fmt: skip
+        return {"tables": tables, "callback": dict(self.callback), "logged": dict(self.logged), "bar": dict(self.bar)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put a state back; slots take theirs when their call site logs for the first time."""
+        self.callback, self.logged, self.bar = dict(state["callback"]), dict(state["logged"]), dict(state["bar"])
+        for table in state["tables"]:
+            phase = PHASES[table["stage"]][0 if table["per_batch"] else 1]
+            waiting = Waiting(self, phase, table["slots"])
+            self.tables[phase, table["loader"]] = waiting
+
+
+class Waiting(dict[str, Slot]):
+    """A table whose slots, when opened, take up the sums that a checkpoint held for them."""
+
+    def __init__(self, store: LogStore, phase: Phase, states: dict[str, Any]) -> None:
+        super().__init__()
+        self.states = states
+
+    def __setitem__(self, name: str, slot: Slot) -> None:
+        state = self.states.pop(name, None)
+        if state is not None and not isinstance(slot, MetricSlot):
+            slot.load(state)
+        super().__setitem__(name, slot)
+
+
+def read(values: dict[str, Any]) -> dict[str, float]:
+    """Values as Python numbers; tensors of one device come over in one transfer."""
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    found = dict(values)
+    for device in {t.device for t in tensors.values()}:
+        names = [n for n, t in tensors.items() if t.device == device]
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        numbers = torch.stack([_single(n, tensors[n]).to(wide) for n in names]).tolist()
+        found.update(zip(names, numbers, strict=True))
+    return found
+
+
+def as_tensor(value: Any) -> Tensor:
+    """The form in which users read metrics: a tensor, float32 for Python numbers."""
+    if not isinstance(value, Tensor):
+        return torch.tensor(value, dtype=torch.float32)
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()
+
+
+def check_value(name: str, value: Any) -> None:
+    """Raise unless `value` is a number, a tensor of one element or a torchmetrics object."""
+    if isinstance(value, Tensor):
+        _single(name, value)
+    elif isinstance(value, dict):
+        raise TypeError(f"self.log({name!r}, {{...}}): a nested dict cannot be logged; call self.log_dict with a flat one.")
+    elif not is_metric(value) and not isinstance(value, Number):
+        raise TypeError(
+            f"self.log({name!r}, {value!r}): a {type(value).__name__} cannot be logged, only a number, a tensor of one "
+            "element or a torchmetrics object."
+        )
+
+
+def is_metric(value: Any) -> bool:
+    torchmetrics = sys.modules.get("torchmetrics")
+    return torchmetrics is not None and isinstance(value, torchmetrics.Metric)
+
+
+def _single(name: str, value: Tensor) -> Tensor:
+    if value.numel() != 1:
+        raise ValueError(
+            f"self.log({name!r}, ...): a tensor of shape {tuple(value.shape)} is not a single value; reduce it first, for "
+            "example with .mean()."
+        )
+    return value.detach().reshape(())
+
+
+def _slot_class(value: Any, op: Any) -> type[Slot]:
+    if is_metric(value):
+        return MetricSlot
+    if callable(op):
+        return CallableSlot
+    return Slot if op == "mean" else FoldSlot
+
+
+def _wide(value: Any) -> Any:
+    """Sums run in double precision, so that a long epoch's mean doesn't drift."""
+    if isinstance(value, Tensor):
+        return value.to(torch.float32 if value.device.type == "mps" else torch.float64)
+    return float(value)  # a Python number
+
+
+def _wide_tensor(value: Any, strategy: Strategy) -> Tensor:
+    dtype = torch.float32 if strategy.root_device.type == "mps" else torch.float64
+    return torch.as_tensor(0.0 if value is None else value, dtype=dtype, device=strategy.root_device).reshape(())
+
+
+def _by_op(slots: Iterable[Slot]) -> list[tuple[Any, list[Slot]]]:
+    groups: dict[Any, list[Slot]] = {}
+    for slot in slots:
+        groups.setdefault(slot.op, []).append(slot)
+    return list(groups.items())

@@ -1,0 +1,195 @@
+"""Validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fulmen.errors import MisconfigurationException
+from fulmen.hooks import check_step
+from fulmen.logs import PHASES
+from fulmen.loop import rows
+from fulmen.loop.fetch import Fetch, Pull
+from fulmen.loop.source import Source
+
+if TYPE_CHECKING:
+    from fulmen.trainer import Trainer
+
+
+class EvaluateLoop:
+    """One pass over the loaders of a stage, "validation" or "test":
+
+        on_<stage>_start, on_<stage>_epoch_start
+        for each loader, for each batch: on_<stage>_batch_start, <stage>_step, on_<stage>_batch_end
+        on_<stage>_epoch_end, a row for the loggers, on_<stage>_end
+    """
+
+    def __init__(self, trainer: Trainer, source: Source, stage: str) -> None:
+        self.trainer, self.source, self.stage = trainer, source, stage
+        self.module = trainer.lightning_module
+        self.inside_fit = False
+        self.sanity = False
+        self.counts: list[int | float] = []  # batches to run of each loader
+        self.done: list[int] = []  # batches run of each loader, over the epochs of a fit
+        self.results: list[dict[str, float]] = []
+        self.modes: dict[torch.nn.Module, bool] = {}
+        self.batch_idx, self.loader_idx = 0, 0
+        self.fetch: Fetch | None = None
+
+    @property
+    def enabled(self) -> bool:
+        from fulmen.hooks import overrides
+        from fulmen.module import LightningModule
+
+        return self._limit != 0 and overrides(self.module, f"{self.stage}_step", LightningModule)
+
+    @property
+    def _argument(self) -> str:
+        return "limit_val_batches" if self.stage == "validation" else f"limit_{self.stage}_batches"
+
+    @property
+    def _limit(self) -> int | float:
+        return getattr(self.trainer, self._argument)
+
+    def load_data(self) -> None:
+        trainer = self.trainer
+        overfit = bool(trainer.overfit_batches) and self.stage == "validation" and self.inside_fit
+        self.source.load(trainer.strategy, trainer.options.use_distributed_sampler, overfit, trainer.current_epoch)
+        self.counts = self.source.limits(self._limit, self._argument)
+        self.done = [0] * len(self.counts)
+        self.takes = check_step(self.module, f"{self.stage}_step")
+        if len(self.counts) > 1 and self.takes not in ("dataloader_idx", "dataloader_idx_only", "iterator"):
+            raise MisconfigurationException(
+                f"{type(self.module).__name__}.{self.stage}_step is given batches of {len(self.counts)} dataloaders: add the "
+                "argument dataloader_idx to its signature, (self, batch, batch_idx, dataloader_idx=0)."
+            )
+
+    def run(self) -> list[dict[str, float]]:
+        self.run_epoch()
+        self.end()
+        return self.results
+
+    def context(self) -> Any:
+        if self.inside_fit or not self.trainer.options.inference_mode or self.trainer.strategy.wraps:
+            return torch.no_grad()
+        return torch.inference_mode()
+
+    def run_epoch(self) -> None:
+        """Everything up to on_<stage>_epoch_end, with its values ready."""
+        trainer, logs = self.trainer, self.trainer.logs
+        if not self.source.loaded:
+            self.load_data()
+        hooks = trainer.hooks
+        batch_phase, epoch_phase = PHASES[self.stage]
+        self._mode(f"on_{self.stage}_model_eval", train=False)
+        with self.context():
+            logs.enter(epoch_phase)
+            for hook in (*getattr(hooks, f"on_{self.stage}_start"), *getattr(hooks, f"on_{self.stage}_epoch_start")):
+                hook()
+            several = len(self.counts) > 1
+            for idx, count in enumerate(self._counts()):
+                logs.enter(batch_phase, idx if several else None)
+                self.run_loader(idx, count)
+            logs.finish(self.stage)
+            logs.enter(epoch_phase)
+            for hook in getattr(hooks, f"on_{self.stage}_epoch_end"):
+                hook()
+            self.results = logs.by_loader(self.stage, len(self.counts)) if not self.inside_fit else []
+            self.row = logs.close(self.stage)
+
+    def _counts(self) -> list[int | float]:
+        most = self.trainer.num_sanity_val_steps
+        if not self.sanity or most == -1:
+            return self.counts
+        return [min(count, most) for count in self.counts]
+
+    def end(self) -> None:
+        """The row, the end hooks, and the modules' modes of before."""
+        trainer = self.trainer
+        if not self.sanity:
+            step = trainer.progress.stepped - (1 if self.inside_fit else 0)
+            rows.write(trainer.loggers, self.row, step, trainer.current_epoch)
+        with self.context():
+            for hook in getattr(trainer.hooks, f"on_{self.stage}_end"):
+                hook()
+            for hook in trainer.hooks.late_validation_end if self.stage == "validation" else ():
+                hook()
+        trainer.logs.enter(None)
+        self._mode(f"on_{self.stage}_model_train", train=True)
+        self.fetch = None
+
+    def _mode(self, name: str, train: bool) -> None:
+        """Evaluation mode, or back to what it was; a module that overrides the hook decides itself."""
+        own = getattr(self.trainer.hooks, name)
+        if not train:
+            self.modes = {m: m.training for m in self.module.modules()}
+        if own:
+            own[0]()
+        elif not train:
+            self.module.eval()
+        else:
+            for module, mode in self.modes.items():
+                module.training = mode
+
+    def run_loader(self, loader_idx: int, count: int | float) -> None:
+        trainer, logs, stage, hooks = self.trainer, self.trainer.logs, self.stage, self.trainer.hooks
+        self.loader_idx = loader_idx
+        fetch = self.fetch = Fetch(
+            self.source.loaders[loader_idx], self.source.lengths[loader_idx], count,
+            trainer.preparation("val" if stage == "validation" else stage, loader_idx),
+        )  # fmt: skip
+        batch_start, batch_end = getattr(hooks, f"on_{stage}_batch_start"), getattr(hooks, f"on_{stage}_batch_end")
+        if self.takes == "iterator":
+            return self._run_iterator(fetch)
+        run_step = step_call(trainer, f"{stage}_step", self.takes, loader_idx)
+        for idx, batch in enumerate(fetch):
+            self.batch_idx = idx
+            logs.batch = batch
+            for hook in batch_start:
+                hook(batch, idx, loader_idx)
+            output = run_step(batch, idx, loader_idx)
+            for hook in batch_end:
+                hook(output, batch, idx, loader_idx)
+            if logs.unsynced:
+                logs.sync()
+            if logs.evaluation_rows:
+                self.write_step_row()
+            self.done[loader_idx] += 1
+        return None
+
+    def _run_iterator(self, fetch: Fetch) -> None:
+        step = getattr(self.module, f"{self.stage}_step")
+        pull = Pull(iter(fetch))
+        while not fetch.is_last and fetch.total > 0:
+            step(pull)
+
+    def write_step_row(self) -> None:
+        if not self.sanity:
+            values = {s.step_name: s.last for s in self.trainer.logs.slots.values() if s.on_step and s.logger}
+            rows.write(self.trainer.loggers, values, self.done[self.loader_idx], None)
+
+
+def step_call(trainer: Trainer, name: str, takes: str, loader_idx: int) -> Callable[..., Any]:
+    """The module's step as a function of (batch, batch_idx, dataloader_idx), as few frames deep as its signature allows."""
+    module, precision = trainer.lightning_module, trainer.precision_plugin
+    step = getattr(module, name)
+    if takes == "dataloader_idx" and not precision.autocasts:
+        return step
+
+    def run(batch: Any, batch_idx: int, dataloader_idx: int) -> Any:
+        if takes == "batch_idx":
+            return step(batch, batch_idx)
+        if takes == "batch":
+            return step(batch)
+        return step(batch, dataloader_idx) if takes == "dataloader_idx_only" else step(batch, batch_idx, dataloader_idx)
+
+    if not precision.autocasts:
+        return run
+
+    def run_autocast(batch: Any, batch_idx: int, dataloader_idx: int) -> Any:
+        with precision.forward_context():
+            return run(batch, batch_idx, dataloader_idx)
+
+    return run_autocast

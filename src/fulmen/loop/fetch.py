@@ -1,0 +1,126 @@
+"""Batches out of a loader, limited, prepared for the step, with the knowledge which one is the last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from fulmen.data import with_batch_sampler
+
+
+class Fetch:
+    """Iterate over a loader's batches.
+
+    Where the number of batches is known, batch i is fetched right before it is used; without a length one batch is
+    fetched ahead, so that `is_last` is true in time.
+    """
+
+    def __init__(self, loader: Any, length: int | float, limit: int | float, prepare: Callable[[Any], Any] | None) -> None:
+        self.loader = loader
+        self.sized = length != math.inf
+        self.total = min(length, limit)
+        self.prepare = prepare
+        self.count = 0  # batches given out
+        self.is_last = False
+        self.state: Any = None  # the loader's own state as consumed, where it has one and a batch is fetched ahead
+        self._iterator: Iterator[Any] | None = None
+
+    def start(self) -> None:
+        """Make the loader's iterator, which draws from the random states."""
+        self._iterator = iter(self.loader)
+
+    def resume(self, skip: int, state: Any) -> None:
+        """Make the iterator that goes on behind the `skip` batches that were given out before."""
+        self.count, self.is_last = skip, skip >= self.total
+        self._iterator = after(self.loader, skip, state)
+
+    def state_dict(self) -> Any:
+        """The loader's own state as consumed by the loop, None where it has none."""
+        if not hasattr(self.loader, "state_dict"):
+            return None
+        return self.state if not self.sized else self.loader.state_dict()
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._iterator is None:
+            self.start()
+        assert self._iterator is not None
+        iterator, self._iterator = self._iterator, None
+        return self._counted(iterator) if self.sized else self._ahead(iterator)
+
+    def _counted(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        prepare, total = self.prepare, self.total
+        if self.count >= total:
+            return
+        for batch in iterator:
+            self.count += 1
+            self.is_last = self.count >= total
+            yield batch if prepare is None else prepare(batch)
+            if self.is_last:
+                return
+
+    def _ahead(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        if self.count >= self.total:
+            return
+        prepare, end = self.prepare, object()
+        batch = next(iterator, end)
+        while batch is not end:
+            self._remember()
+            self.count += 1
+            following = end if self.count >= self.total else next(iterator, end)
+            self.is_last = following is end
+            yield batch if prepare is None else prepare(batch)
+            batch = following
+
+    def _remember(self) -> None:
+        if hasattr(self.loader, "state_dict"):
+            self.state = self.loader.state_dict()
+
+
+def after(loader: Any, skip: int, state: Any) -> Iterator[Any]:
+    """The loader's iterator behind its first `skip` batches, without touching what it skips where that can be."""
+    if state is not None and hasattr(loader, "load_state_dict"):
+        loader.load_state_dict(state)
+        return iter(loader)
+    if isinstance(loader, DataLoader) and loader.batch_sampler is not None and not _streams(loader):
+        return iter(with_batch_sampler(loader, Behind(loader.batch_sampler, skip)))
+    iterator = iter(loader)
+    for _ in range(skip):
+        next(iterator, None)
+    return iterator
+
+
+def _streams(loader: DataLoader[Any]) -> bool:
+    return isinstance(loader.dataset, IterableDataset)
+
+
+class Behind:
+    """A batch sampler without its first lists of indices."""
+
+    def __init__(self, batch_sampler: Any, skip: int) -> None:
+        self.batch_sampler, self.skip = batch_sampler, skip
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.batch_sampler), self.skip, None)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler) - self.skip
+
+
+class Pull:
+    """What a step written as (dataloader_iter) gets: an iterator over (batch, batch_idx, dataloader_idx)."""
+
+    def __init__(self, batches: Iterator[Any], start: int = 0) -> None:
+        self.batches = batches
+        self.batch_idx = start
+
+    def __iter__(self) -> Pull:
+        return self
+
+    def __next__(self) -> tuple[Any, int, int]:
+        batch = next(self.batches)
+        self.batch_idx += 1
+        return batch, self.batch_idx - 1, 0

@@ -1,0 +1,69 @@
+"""Prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fulmen.hooks import check_step
+from fulmen.loop.evaluate import step_call
+from fulmen.loop.fetch import Fetch
+from fulmen.loop.source import Source
+
+if TYPE_CHECKING:
+    from fulmen.trainer import Trainer
+
+
+class PredictLoop:
+    """One pass of predict_step over the loaders; keeps what it returns, unless told not to."""
+
+    stage = "predict"
+
+    def __init__(self, trainer: Trainer, source: Source, keep: bool) -> None:
+        self.trainer, self.source, self.keep = trainer, source, keep
+        self.module = trainer.lightning_module
+        self.counts: list[int | float] = []
+        self.predictions: list[list[Any]] = []
+        self.batch_idx, self.loader_idx = 0, 0
+        self.fetch: Fetch | None = None
+
+    def run(self) -> Any:
+        """The outputs: a list, or with several loaders a list for each; None if they are not kept."""
+        trainer, hooks = self.trainer, self.trainer.hooks
+        self.source.load(trainer.strategy, trainer.options.use_distributed_sampler, overfit=False)
+        self.counts = self.source.limits(trainer.limit_predict_batches, "limit_predict_batches")
+        takes = check_step(self.module, "predict_step")
+        modes = {m: m.training for m in self.module.modules()}
+        hooks.on_predict_model_eval[0]() if hooks.on_predict_model_eval else self.module.eval()
+        with torch.inference_mode() if trainer.options.inference_mode else torch.no_grad():
+            for hook in (*hooks.on_predict_start, *hooks.on_predict_epoch_start):
+                hook()
+            for idx, count in enumerate(self.counts):
+                self.predictions.append([])
+                self.run_loader(idx, count, takes)
+            for hook in (*hooks.on_predict_epoch_end, *hooks.on_predict_end):
+                hook()
+        for module, mode in modes.items():
+            module.training = mode
+        self.fetch = None
+        if not self.keep:
+            return None
+        return self.predictions[0] if len(self.predictions) == 1 else self.predictions
+
+    def run_loader(self, loader_idx: int, count: int | float, takes: str) -> None:
+        trainer, hooks, kept = self.trainer, self.trainer.hooks, self.predictions[loader_idx]
+        self.loader_idx = loader_idx
+        prepare = trainer.preparation("predict", loader_idx)
+        fetch = self.fetch = Fetch(self.source.loaders[loader_idx], self.source.lengths[loader_idx], count, prepare)
+        batch_start, batch_end = hooks.on_predict_batch_start, hooks.on_predict_batch_end
+        run_step, keep = step_call(trainer, "predict_step", takes, loader_idx), self.keep
+        for idx, batch in enumerate(fetch):
+            self.batch_idx = idx
+            for hook in batch_start:
+                hook(batch, idx, loader_idx)
+            output = run_step(batch, idx, loader_idx)
+            for hook in batch_end:
+                hook(output, batch, idx, loader_idx)
+            if keep:
+                kept.append(output)

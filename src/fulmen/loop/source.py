@@ -1,0 +1,110 @@
+"""Where the batches of a stage come from: what was passed to fit, else the datamodule's or the module's hook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fulmen import data
+from fulmen.combined import CombinedLoader
+from fulmen.datamodule import LightningDataModule
+from fulmen.errors import MisconfigurationException
+from fulmen.hooks import overrides
+from fulmen.lifecycle import DataHooks
+
+if TYPE_CHECKING:
+    from fulmen.strategy.base import Strategy
+
+ARGUMENTS = {"train": "train_dataloaders", "val": "val_dataloaders", "test": "dataloaders", "predict": "dataloaders"}
+VERBS = {"train": "fit", "val": "fit", "test": "test", "predict": "predict"}
+
+
+class Source:
+    """The loaders of one stage ("train", "val", "test" or "predict")."""
+
+    def __init__(self, stage: str, given: Any, datamodule: Any, module: Any) -> None:
+        self.stage, self.given = stage, given
+        self.hook = f"{stage}_dataloader"
+        self.owner: Any = None
+        if given is None:
+            for owner in (datamodule, module):
+                if owner is not None and self._brings(owner):
+                    self.owner = owner
+                    break
+        self.raw: Any = None  # what the user passed or returned
+        self.loaders: list[Any] = []
+        self.lengths: list[int | float] = []
+        self.loaded_epoch = 0
+
+    def _brings(self, owner: Any) -> bool:
+        base = LightningDataModule if isinstance(owner, LightningDataModule) else DataHooks
+        return overrides(owner, self.hook, base)
+
+    @property
+    def exists(self) -> bool:
+        return self.given is not None or self.owner is not None
+
+    @property
+    def loaded(self) -> bool:
+        return self.raw is not None
+
+    def missing(self, module: Any, datamodule: Any, verb: str) -> MisconfigurationException:
+        where = type(datamodule if datamodule is not None else module).__name__
+        return MisconfigurationException(
+            f"trainer.{verb} has no data: pass {verb}(..., {ARGUMENTS[self.stage]}=...), or define {self.hook} in {where}."
+        )
+
+    def load(self, strategy: Strategy, sampler: bool, overfit: bool, epoch: int = 0) -> None:
+        """Get the loaders and make them ready for this rank."""
+        self.raw = self.given if self.owner is None else getattr(self.owner, self.hook)()
+        self.loaded_epoch = epoch
+        argument = ARGUMENTS[self.stage] if self.owner is None else f"{type(self.owner).__name__}.{self.hook}"
+        if self.raw is None:
+            raise MisconfigurationException(f"{argument} returned None; it must return a DataLoader or another iterable.")
+        self.loaders = self._arrange(argument, strategy, sampler, overfit)
+        self.lengths = [data.loader_length(loader) for loader in self.loaders]
+
+    def _arrange(self, argument: str, strategy: Strategy, sampler: bool, overfit: bool) -> list[Any]:
+        """Training: one loader, or one combined of several. Evaluation: a list, run one after the other."""
+
+        def ready(loader: Any) -> Any:
+            data.check_loader(loader, argument, self.stage)
+            if overfit:
+                loader = data.sequential(loader)
+            if sampler and strategy.distributed_sampler_kwargs is not None:
+                loader = data.distributed(loader, strategy.distributed_sampler_kwargs, self.stage == "train", 0)
+            return loader
+
+        raw = self.raw
+        if isinstance(raw, CombinedLoader):
+            if raw.mode == "sequential" and self.stage != "train":
+                return [ready(loader) for loader in raw.flattened]
+            return [CombinedLoader(each(ready, raw.iterables), raw.mode)]
+        several = isinstance(raw, (dict, list, tuple))
+        if not several:
+            return [ready(raw)]
+        if self.stage == "train":
+            return [CombinedLoader(each(ready, raw), "max_size_cycle")]
+        return [ready(loader) for loader in (raw.values() if isinstance(raw, dict) else raw)]
+
+    def limits(self, limit: int | float, argument: str) -> list[int | float]:
+        """Batches to run of each loader."""
+        return [data.limit(length, limit, argument) for length in self.lengths]
+
+    def due(self, every: int, epoch: int) -> bool:
+        """Whether reload_dataloaders_every_n_epochs asks for new loaders in this epoch."""
+        return bool(every) and self.owner is not None and epoch - self.loaded_epoch >= every
+
+
+def each(function: Callable[[Any], Any], loaders: Any) -> Any:
+    """`function` of every loader in a nesting of dicts, lists and tuples."""
+    if isinstance(loaders, dict):
+        return {name: each(function, loader) for name, loader in loaders.items()}
+    if isinstance(loaders, (list, tuple)):
+        return type(loaders)(each(function, loader) for loader in loaders)
+    return function(loaders)
+
+
+def total(counts: list[int | float]) -> int | float:
+    return math.inf if math.inf in counts else sum(counts)

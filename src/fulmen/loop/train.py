@@ -1,0 +1,416 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from fulmen import data, seed
+from fulmen.errors import MisconfigurationException
+from fulmen.logs import TRAIN_BATCH, TRAIN_EPOCH, LogStore
+from fulmen.loop import rows
+from fulmen.loop.evaluate import EvaluateLoop
+from fulmen.loop.fetch import Fetch, Pull
+from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, Progress
+from fulmen.loop.source import Source
+from fulmen.loop.step import ManualStep, Step
+from fulmen.options import seconds
+from fulmen.warn import PossibleUserWarning, rank_zero_info, rank_zero_warn
+
+if TYPE_CHECKING:
+    from fulmen.hooks import HookTable
+    from fulmen.optim import Schedulers
+    from fulmen.trainer import Trainer
+
+
+class TrainLoop:
+    """Epochs of batches:
+
+        on_train_start
+        for each epoch:
+            on_train_epoch_start
+            for each batch:
+                on_train_batch_start, step, schedulers, on_train_batch_end
+                a row for the loggers, a validation: when due
+            on_train_epoch_end, a row for the loggers
+        on_train_end
+
+    `progress` says where it stands; put into a new loop, it makes `run` go on from there.
+    """
+
+    row_every = 50
+    schedules = False
+    step_limit: float = math.inf
+
+    def __init__(self, trainer: Trainer, source: Source, validation: EvaluateLoop, progress: Progress) -> None:
+        self.trainer, self.source, self.validation, self.progress = trainer, source, validation, progress
+        self.logs: LogStore = trainer.logs
+        self.fetch: Fetch | None = None
+        self.max_epochs: int = trainer.options.max_epochs if trainer.options.max_epochs is not None else -1
+        self.min_epochs, self.min_steps = trainer.options.min_epochs or 0, trainer.options.min_steps or 0
+        self.max_steps: int = trainer.options.max_steps
+        self.num_batches: int | float = 0
+        self.validate_at: int | float = math.inf  # the batch of this epoch after which validation is due
+        self.validates = False
+        self.interval_s: float | None = None
+        self.next_validation_s: float | None = None
+        self.epoch_rng: dict[str, Any] | None = None  # random states from just before the epoch's iterator was made
+        self.resume: dict[str, Any] | None = None  # what a checkpoint held of the epoch that it was taken in
+
+    def take(self, step: Step, schedulers: Schedulers) -> None:
+        """The parts that need the optimizers, whose making may ask this loop for its estimates."""
+        self.step, self.schedulers = step, schedulers
+
+    step: Step
+    schedulers: Schedulers
+
+    # ---- the run
+
+    def run(self) -> None:
+        if self.skips():
+            return
+        self.prepare()
+        hooks = self.hooks
+        self.logs.enter(TRAIN_EPOCH)
+        for hook in hooks.on_train_start:
+            hook()
+        while not self.finished():
+            self.run_epoch()
+        self.logs.enter(None)
+        for hook in self.hooks.on_train_end:
+            hook()
+
+    @property
+    def hooks(self) -> HookTable:
+        return self.trainer.hooks
+
+    def skips(self) -> bool:
+        """Whether there is nothing to do at all."""
+        trainer = self.trainer
+        if self.max_epochs == 0 or self.max_steps == 0 or trainer.limit_train_batches == 0:
+            rank_zero_info("Nothing to train: max_epochs, max_steps or limit_train_batches is 0.")
+            return True
+        if trainer.should_stop and self.may_stop():
+            return True
+        if self.finished():  # by a checkpoint, or an earlier fit
+            rank_zero_warn(
+                f"Nothing to train: the run stands at epoch {self.progress.epoch}, step {self.progress.steps}, and "
+                f"max_epochs={self.max_epochs}, max_steps={self.max_steps} are already reached. Set max_epochs higher."
+            )
+            return True
+        return False
+
+    def finished(self) -> bool:
+        if self.reached_steps or (self.max_epochs != -1 and self.progress.epoch >= self.max_epochs):
+            return True
+        return self.trainer.should_stop and self.may_stop()
+
+    @property
+    def reached_steps(self) -> bool:
+        return self.max_steps != -1 and self.progress.steps >= self.max_steps
+
+    def may_stop(self) -> bool:
+        """should_stop counts from min_epochs and min_steps on."""
+        return self.progress.epoch >= self.min_epochs and self.progress.steps >= self.min_steps
+
+    def prepare(self) -> None:
+        """Loaders and schedules of the first epoch."""
+        self.load_data()
+        validation = self.trainer.val_source
+        if validation.exists and self.validation.enabled and not validation.loaded:
+            self.validation.load_data()
+        self.schedule_validation()
+        every = self.trainer.log_every_n_steps
+        if self.trainer.loggers and self.num_batches < every:
+            rank_zero_warn(
+                f"An epoch has {self.num_batches} batches, fewer than log_every_n_steps={every}: set it lower to see the "
+                "logs of steps.",
+                category=PossibleUserWarning,
+            )
+
+    def load_data(self) -> None:
+        trainer, source = self.trainer, self.source
+        source.load(trainer.strategy, trainer.options.use_distributed_sampler, bool(trainer.overfit_batches), self.progress.epoch)
+        (self.num_batches,) = source.limits(trainer.limit_train_batches, "limit_train_batches")
+        if self.num_batches == 0:
+            raise MisconfigurationException(
+                "The train dataloader gives no batches: its dataset is empty, or drop_last=True with fewer samples than "
+                "batch_size."
+            )
+
+    # ---- one epoch
+
+    def run_epoch(self) -> None:
+        progress, resume = self.progress, self.resume
+        self.resume = None
+        if progress.point != EPOCH_ENDED:
+            batches = self.start_epoch(resume)
+            self.run_batches(batches, resume)
+            self.end_epoch()
+        self.close_epoch()
+
+    def start_epoch(self, resume: dict[str, Any] | None) -> Iterator[Any]:
+        """Everything that is settled once an epoch; gives the iterator over its batches."""
+        trainer, epoch = self.trainer, self.progress.epoch
+        if self.source.due(trainer.reload_dataloaders_every_n_epochs, epoch):
+            self.load_data()
+            self.schedule_validation()
+        loader = self.source.loaders[0]
+        data.set_epoch(loader, epoch)
+        trainer.refresh_hooks()
+        self.logs.enter(TRAIN_EPOCH)
+        for hook in self.hooks.on_train_epoch_start:
+            hook()
+        trainer.refresh_hooks()
+        self.configure_step()
+        self.plan_validation()
+        self.fetch = Fetch(loader, self.source.lengths[0], self.num_batches, trainer.preparation("train"))
+        self.open_iterator(resume)
+        return iter(self.fetch)
+
+    def configure_step(self) -> None:
+        trainer = self.trainer
+        self.step.configure(trainer.accumulate_grad_batches, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+        trainer.train_mode()
+
+    def open_iterator(self, resume: dict[str, Any] | None) -> None:
+        """Make the loader's iterator; in a resumed epoch the one that goes on behind the batches already seen."""
+        assert self.fetch is not None
+        if resume is None:
+            self.epoch_rng = seed.capture()
+            self.fetch.start()
+            return
+        self.epoch_rng = resume["epoch_rng"]
+        seed.restore(self.epoch_rng)
+        self.fetch.resume(self.progress.batch, resume.get("loader"))
+        seed.restore(resume["rng"])
+
+    def run_batches(self, batches: Iterator[Any], resume: dict[str, Any] | None) -> None:
+        if resume is not None and not self.after_resume():
+            return
+        if self.step.takes == "iterator":
+            batches = self.pulled(batches)
+        hooks, logs, step, progress, fetch = self.hooks, self.logs, self.step, self.progress, self.fetch
+        assert fetch is not None
+        batch_start, batch_end, late = hooks.on_train_batch_start, hooks.on_train_batch_end, hooks.late_train_batch_end
+        run_step = step.run
+        logs.enter(TRAIN_BATCH)
+        for batch in batches:
+            idx = progress.batch
+            logs.batch = batch
+            answer = None
+            for hook in batch_start:
+                answer = hook(batch, idx)
+            if answer == -1 and self.module_skips(batch_start):
+                self.schedulers.after_epoch(progress.epoch + 1)
+                return
+            step.is_last = fetch.is_last
+            output = run_step(batch, idx)
+            progress.batch = idx + 1
+            progress.batches += 1
+            if logs.unsynced:
+                logs.sync()
+            if self.schedules:
+                self.step_schedulers()
+            for hook in batch_end:
+                hook(output, batch, idx)
+            if step.stepping and progress.stepped % self.row_every == 0:
+                self.write_row()
+            for hook in late:
+                hook(output, batch, idx)
+            if (progress.batch >= self.validate_at or fetch.is_last or self.trainer.should_stop) and self.validation_due:
+                self.validate()
+            if self.schedules and step.stepping:
+                self.schedulers.watch("step", progress.stepped)
+            if progress.steps >= self.step_limit or (self.trainer.should_stop and self.may_stop()):
+                return
+
+    def pulled(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """For a step that takes the iterator itself: give it that, until it has pulled all batches."""
+        assert self.fetch is not None
+        ahead, end = iter(batches), object()
+        held = next(ahead, end)
+
+        def feed() -> Iterator[Any]:
+            nonlocal held
+            while held is not end:
+                batch, held = held, next(ahead, end)
+                self.fetch.is_last = held is end  # type: ignore[union-attr]
+                yield batch
+
+        pull = Pull(feed(), self.progress.batch)
+        while held is not end:
+            yield pull
+
+    def module_skips(self, batch_start: tuple[Callable[..., Any], ...]) -> bool:
+        """A -1 counts when the module's own hook, the last one, returned it."""
+        return getattr(batch_start[-1], "__self__", None) is self.trainer.lightning_module
+
+    def step_schedulers(self) -> None:
+        """Schedulers by step after a step, and those by epoch after the last batch."""
+        if self.step.stepping:
+            self.schedulers.after_step(self.progress.stepped)
+        if self.fetch is not None and self.fetch.is_last:
+            self.schedulers.after_epoch(self.progress.epoch + 1)
+
+    def write_row(self) -> None:
+        progress = self.progress
+        rows.write(self.trainer.loggers, self.logs.read_row(), progress.stepped - 1, progress.epoch)
+
+    def end_epoch(self) -> None:
+        """The hooks of the epoch's end, its values and their row; checkpoints last."""
+        trainer, progress, logs = self.trainer, self.progress, self.logs
+        logs.finish("train")
+        logs.enter(TRAIN_EPOCH)
+        for hook in self.hooks.on_train_epoch_end:
+            hook()
+        row = logs.close("train")
+        if progress.epoch == 0 and isinstance(self.step, ManualStep):
+            self.step.warn_if_idle()
+        rows.write(trainer.loggers, row, progress.stepped - 1, progress.epoch)
+        progress.point = EPOCH_ENDED
+        for hook in self.hooks.late_train_epoch_end:
+            hook()
+
+    def close_epoch(self) -> None:
+        progress = self.progress
+        if self.schedulers.plateaus and (self.fetch is None or self.fetch.is_last or not self.reached_steps):
+            self.schedulers.watch("epoch", progress.epoch + 1)
+        progress.next_epoch()
+
+    # ---- validation within training
+
+    def schedule_validation(self) -> None:
+        """Once a loader is known: after how many batches validation is due."""
+        trainer = self.trainer
+        interval, every_epoch = trainer.val_check_interval, trainer.check_val_every_n_epoch
+        self.interval_s = None if isinstance(interval, (int, float)) else seconds(interval, "val_check_interval")
+        if self.interval_s is not None:
+            self.val_batches: int | float = math.inf
+            self.next_validation_s = time.monotonic() + self.interval_s
+        elif isinstance(interval, int):
+            self.val_batches = interval
+            if interval > self.num_batches and every_epoch is not None and self.validation.enabled and self.trainer.val_source.exists:
+                raise MisconfigurationException(
+                    f"val_check_interval={interval} is more than the {self.num_batches} batches of an epoch. Set it lower, or "
+                    "check_val_every_n_epoch=None to count batches over epochs."
+                )
+        elif self.num_batches == math.inf:
+            if interval != 1.0:
+                raise MisconfigurationException(
+                    f"val_check_interval={interval} is a share of an epoch whose length is not known; give an int (batches)."
+                )
+            self.val_batches = math.inf
+        else:
+            self.val_batches = max(1, int(self.num_batches * interval))
+            if interval == 1.0:
+                self.val_batches = self.num_batches
+
+    def plan_validation(self) -> None:
+        """At the start of an epoch: the batch after which the next validation runs."""
+        trainer, progress = self.trainer, self.progress
+        self.row_every = trainer.log_every_n_steps or 2**62
+        self.step_limit = math.inf if self.max_steps == -1 else self.max_steps
+        self.schedules = bool(self.schedulers.configs)
+        every_epoch = trainer.check_val_every_n_epoch
+        self.validates = (
+            self.validation.enabled and trainer.val_source.exists
+            and (every_epoch is None or (progress.epoch + 1) % every_epoch == 0)
+        )  # fmt: skip
+        self.validate_at = math.inf
+        if self.validates and self.interval_s is not None:
+            self.validate_at = 0  # the clock decides, looked at after each batch
+        elif self.validates:
+            self._set_next()
+
+    @property
+    def counts_on(self) -> bool:
+        """Whether batches are counted over epochs for the validation's interval."""
+        return self.trainer.check_val_every_n_epoch is None and isinstance(self.trainer.val_check_interval, int)
+
+    def _set_next(self) -> None:
+        progress, every = self.progress, self.val_batches
+        if every == math.inf:
+            self.validate_at = math.inf
+        elif self.counts_on:
+            self.validate_at = progress.batch + (every - progress.batches % every)
+        else:
+            self.validate_at = (progress.batch // every + 1) * every
+
+    @property
+    def validation_due(self) -> bool:
+        """Whether validation runs behind the batch that was just trained on."""
+        if not self.validates:
+            return False
+        if self.interval_s is not None:
+            return self.next_validation_s is not None and time.monotonic() >= self.next_validation_s
+        assert self.fetch is not None
+        if self.progress.batch >= self.validate_at or (self.trainer.should_stop and self.may_stop()):
+            return True
+        unsized = self.num_batches == math.inf and isinstance(self.trainer.val_check_interval, float)
+        return self.fetch.is_last and unsized
+
+    def validate(self) -> None:
+        trainer, progress = self.trainer, self.progress
+        if trainer.val_source.due(trainer.reload_dataloaders_every_n_epochs, progress.epoch):
+            self.validation.load_data()
+        if self.step.stepping:
+            self.zero_grad()
+        self.validation.run_epoch()
+        progress.validations += 1
+        progress.point = VALIDATED
+        self.validation.end()
+        progress.point = IN_EPOCH
+        if self.interval_s is not None:
+            self.next_validation_s = time.monotonic() + self.interval_s
+        else:
+            self._set_next()
+        trainer.train_mode()
+        self.logs.enter(TRAIN_BATCH)
+
+    def zero_grad(self) -> None:
+        """The gradients' memory is free while validation runs."""
+        for hook in self.hooks.on_validation_model_zero_grad:
+            hook()
+        if not self.hooks.on_validation_model_zero_grad:
+            self.trainer.lightning_module.zero_grad()
+
+    # ---- state
+
+    def after_resume(self) -> bool:
+        """Do what was left of the batch that the checkpoint was taken at; False if the epoch's batches are over."""
+        progress, fetch = self.progress, self.fetch
+        assert fetch is not None
+        self.step.is_last = fetch.is_last
+        if progress.point == IN_EPOCH and progress.batch and self.validation_due_on_resume():
+            self.validate()
+        progress.point = IN_EPOCH
+        return not (fetch.is_last or progress.steps >= self.step_limit)
+
+    def validation_due_on_resume(self) -> bool:
+        """Whether the checkpoint was taken behind a batch whose validation was still to come."""
+        assert self.fetch is not None
+        progress, every = self.progress, self.val_batches
+        if not self.validates or self.interval_s is not None:
+            return False
+        count = progress.batches if self.counts_on else progress.batch
+        if every == math.inf:
+            return self.fetch.is_last
+        return count % every == 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, and what an epoch in progress needs to go on exactly."""
+        state: dict[str, Any] = {"progress": self.progress.state_dict(), "rng": seed.capture()}
+        if self.progress.point != EPOCH_ENDED and self.fetch is not None:
+            state["epoch_rng"] = self.epoch_rng
+            state["loader"] = self.fetch.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.progress.load_state_dict(state["progress"])
+        if "epoch_rng" in state:
+            self.resume = state
+        else:
+            seed.restore(state["rng"])

@@ -1,0 +1,292 @@
+"""Trainer's arguments as one checked, frozen value."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from typing import Any
+
+from fulmen.errors import MisconfigurationException, nearest
+from fulmen.warn import rank_zero_info, rank_zero_warn
+
+LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the Trainer was asked for, after checks and presets; the fields are the Trainer's arguments."""
+
+    accelerator: Any = "auto"
+    strategy: Any = "auto"
+    devices: Any = "auto"
+    num_nodes: int = 1
+    precision: Any = None
+    logger: Any = None
+    callbacks: Any = None
+    fast_dev_run: bool | int = False
+    max_epochs: int | None = None
+    min_epochs: int | None = None
+    max_steps: int = -1
+    min_steps: int | None = None
+    max_time: str | timedelta | dict[str, int] | None = None
+    limit_train_batches: int | float | None = None
+    limit_val_batches: int | float | None = None
+    limit_test_batches: int | float | None = None
+    limit_predict_batches: int | float | None = None
+    overfit_batches: int | float = 0.0
+    val_check_interval: Any = None
+    check_val_every_n_epoch: int | None = 1
+    num_sanity_val_steps: int | None = None
+    log_every_n_steps: int | None = None
+    enable_checkpointing: bool | None = None
+    enable_progress_bar: bool | None = None
+    enable_model_summary: bool | None = None
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: int | float | None = None
+    gradient_clip_algorithm: str | None = None
+    deterministic: bool | str | None = None
+    benchmark: bool | None = None
+    inference_mode: bool = True
+    use_distributed_sampler: bool = True
+    profiler: Any = None
+    detect_anomaly: bool = False
+    barebones: bool = False
+    plugins: Any = None
+    sync_batchnorm: bool = False
+    reload_dataloaders_every_n_epochs: int = 0
+    default_root_dir: Any = None
+    enable_autolog_hparams: bool = True
+    model_registry: str | None = None
+
+
+NAMES = tuple(field.name for field in fields(Options))
+
+
+def check(arguments: dict[str, Any]) -> Options:
+    """The arguments, each checked by itself and with the others; raises before anything is built."""
+    options = Options(**arguments)
+    _check_counts(options)
+    _check_limits(options)
+    _check_choices(options)
+    _check_loggers(options)
+    _check_callbacks(options)
+    if options.barebones:
+        options = _barebones(options)
+    options = _defaults(options)
+    return _fast_dev_run(options) if options.fast_dev_run else options
+
+
+def unknown(name: str) -> TypeError:
+    """The error for an argument that the Trainer does not have."""
+    return TypeError(f"Trainer has no argument {name!r}.{nearest(name, NAMES) or ' See help(fulmen.Trainer) for all.'}")
+
+
+def seconds(value: str | timedelta | dict[str, int], argument: str) -> float:
+    """A duration given as "DD:HH:MM:SS", timedelta or its keywords."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, dict):
+        return timedelta(**value).total_seconds()
+    parts = str(value).split(":")
+    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+        raise MisconfigurationException(
+            f"{argument}={value!r} is not a duration. Give 'DD:HH:MM:SS', a timedelta or its keywords as a dict."
+        )
+    days, hours, minutes, rest = (int(part) for part in parts)
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=rest).total_seconds()
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _count(options: Options, name: str, least: int, words: str, none: bool = False) -> None:
+    value = getattr(options, name)
+    if (value is None and none) or (is_count(value) and value >= least):
+        return
+    kind = TypeError if not is_count(value) and value is not None else MisconfigurationException
+    raise kind(f"{name}={value!r} must be {words}.")
+
+
+def _check_counts(options: Options) -> None:
+    _count(options, "max_epochs", -1, "a non-negative int, -1 for no limit, or None", none=True)
+    _count(options, "min_epochs", 0, "a non-negative int or None", none=True)
+    _count(options, "max_steps", -1, "a non-negative int, or -1 for no limit")
+    _count(options, "min_steps", 0, "a non-negative int or None", none=True)
+    _count(options, "num_nodes", 1, "a positive int")
+    _count(options, "num_sanity_val_steps", -1, "a non-negative int, or -1 for all batches", none=True)
+    _count(options, "log_every_n_steps", 0, "a positive int, or 0 for no logging of steps", none=True)
+    _count(options, "check_val_every_n_epoch", 1, "a positive int, or None to count batches over epochs", none=True)
+    _count(options, "reload_dataloaders_every_n_epochs", 0, "a non-negative int")
+    if not is_count(options.accumulate_grad_batches) or options.accumulate_grad_batches < 1:
+        raise MisconfigurationException(
+            f"accumulate_grad_batches={options.accumulate_grad_batches!r} must be a positive int. To change it during "
+            "training, add GradientAccumulationScheduler(scheduling={...}) to callbacks."
+        )
+    if options.max_time is not None:
+        seconds(options.max_time, "max_time")
+    for least, most in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):
+        low, high = getattr(options, least), getattr(options, most)
+        if low and high is not None and -1 < high < low:
+            rank_zero_warn(f"{least}={low} is above {most}={high}: training ends at {most}.")
+
+
+def _check_limits(options: Options) -> None:
+    for name in (*LIMITS, "overfit_batches"):
+        value = getattr(options, name)
+        if value is None or value is True or value is False:
+            if value is None:
+                continue
+        elif is_count(value) and value >= 0:
+            continue
+        elif isinstance(value, float) and 0.0 <= value <= 1.0:
+            continue
+        elif isinstance(value, float) and (value == math.inf or (value > 1 and value.is_integer())):
+            continue
+        kind = MisconfigurationException if isinstance(value, (int, float)) else TypeError
+        raise kind(f"{name}={value!r} must be an int (batches) or a float between 0.0 and 1.0 (share of the epoch).")
+    interval = options.val_check_interval
+    if options.check_val_every_n_epoch is None and isinstance(interval, float) and interval != 1.0:
+        raise MisconfigurationException(
+            f"check_val_every_n_epoch=None counts batches over epochs, so val_check_interval={interval!r} must be an int."
+        )
+    if interval is None or (is_count(interval) and interval >= 1):
+        return
+    if isinstance(interval, float) and 0.0 < interval <= 1.0:
+        return
+    if isinstance(interval, (str, timedelta, dict)):
+        seconds(interval, "val_check_interval")
+        return
+    raise MisconfigurationException(
+        f"val_check_interval={interval!r} must be an int (batches), a float above 0.0 and up to 1.0 (share of the epoch), "
+        "or a duration such as '00:00:15:00'."
+    )
+
+
+def _check_choices(options: Options) -> None:
+    if not isinstance(options.fast_dev_run, (bool, int)) or options.fast_dev_run < 0:
+        raise TypeError(f"fast_dev_run={options.fast_dev_run!r} must be a bool, or an int: the number of batches to run.")
+    value = options.gradient_clip_val
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise TypeError(f"gradient_clip_val={value!r} must be an int or float.")
+    algorithm = options.gradient_clip_algorithm
+    if algorithm is not None and str(algorithm).lower() not in ("norm", "value"):
+        raise MisconfigurationException(
+            f"gradient_clip_algorithm={algorithm!r} is not valid: allowed are 'norm' and 'value'."
+        )
+    if options.deterministic not in (None, True, False, "warn"):
+        raise MisconfigurationException(f"deterministic={options.deterministic!r} must be True, False or 'warn'.")
+    for name in ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "inference_mode",
+                 "use_distributed_sampler", "detect_anomaly", "barebones", "sync_batchnorm", "enable_autolog_hparams"):  # fmt: skip
+        if getattr(options, name) not in (None, True, False):
+            raise TypeError(f"{name}={getattr(options, name)!r} must be True or False.")
+    if options.profiler is not None:
+        words = ("simple", "advanced", "pytorch", "xla")
+        if isinstance(options.profiler, str) and options.profiler not in words:
+            raise MisconfigurationException(
+                f"profiler={options.profiler!r} is not known.{nearest(options.profiler, words)} Profilers are {words}."
+            )
+        raise MisconfigurationException(
+            f"profiler={options.profiler!r}: profilers are not part of Fulmen yet; leave the argument out (the known names "
+            f"will be {words})."
+        )
+    if options.model_registry is not None:
+        raise MisconfigurationException("model_registry needs a registry service that Fulmen does not speak to; leave it out.")
+
+
+def _check_loggers(options: Options) -> None:
+    from fulmen.loggers.base import Logger
+
+    given = options.logger
+    if given is None or isinstance(given, (bool, Logger)):
+        return
+    if isinstance(given, Iterable) and not isinstance(given, (str, dict)):
+        given = list(given)
+    for logger in given if isinstance(given, list) else [given]:
+        if not isinstance(logger, Logger):
+            raise TypeError(
+                f"logger={logger!r} must be True, False, a Logger instance such as TensorBoardLogger('.'), or a list of them."
+            )
+
+
+def _check_callbacks(options: Options) -> None:
+    from fulmen.callbacks.base import Callback, Checkpoint
+
+    given = options.callbacks
+    callbacks = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+    for callback in callbacks:
+        if isinstance(callback, type):
+            raise TypeError(f"callbacks has the class {callback.__name__}; give an instance: {callback.__name__}(...).")
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks has {callback!r}, which is not an instance of fulmen.Callback.")
+    if options.enable_checkpointing is False and any(isinstance(c, Checkpoint) for c in callbacks):
+        raise MisconfigurationException(
+            "callbacks has a ModelCheckpoint, but enable_checkpointing=False. Set it to True or remove the callback."
+        )
+    bars = [c for c in callbacks if hasattr(c, "get_metrics") and hasattr(c, "total_train_batches")]
+    if len(bars) > 1:
+        raise MisconfigurationException("callbacks has more than one progress bar; keep one of them.")
+    if bars and options.enable_progress_bar is False:
+        raise MisconfigurationException(
+            f"callbacks has {type(bars[0]).__name__}, but enable_progress_bar=False. Set it to True or remove the callback."
+        )
+
+
+def _defaults(options: Options) -> Options:
+    max_epochs = options.max_epochs
+    if max_epochs is None:
+        if options.max_steps == -1 and options.max_time is None and not options.fast_dev_run:
+            rank_zero_warn("max_epochs was not set: training runs for 1000 epochs. For no limit set max_epochs=-1.")
+            max_epochs = 1000
+        else:
+            max_epochs = -1
+    callbacks = options.callbacks
+    overfit = options.overfit_batches
+    limits: dict[str, Any] = {name: 1.0 if getattr(options, name) is None else getattr(options, name) for name in LIMITS}
+    if overfit:
+        limits |= {"limit_train_batches": overfit, "limit_val_batches": overfit}
+    ones = [n for n in LIMITS if is_count(getattr(options, n)) and getattr(options, n) == 1]
+    if ones and not options.fast_dev_run:
+        rank_zero_info(f"{ones[0]}=1 runs 1 batch; for the whole epoch write 1.0.")
+    return replace(
+        options,
+        max_epochs=max_epochs,
+        callbacks=[] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks],
+        logger=True if options.logger is None else options.logger,
+        val_check_interval=1.0 if options.val_check_interval is None else options.val_check_interval,
+        num_sanity_val_steps=2 if options.num_sanity_val_steps is None else options.num_sanity_val_steps,
+        log_every_n_steps=50 if options.log_every_n_steps is None else options.log_every_n_steps,
+        enable_checkpointing=options.enable_checkpointing is not False,
+        enable_progress_bar=options.enable_progress_bar is not False,
+        enable_model_summary=options.enable_model_summary is not False,
+        default_root_dir=os.getcwd() if options.default_root_dir is None else os.fspath(options.default_root_dir),
+        **limits,
+    )
+
+
+def _fast_dev_run(options: Options) -> Options:
+    count = int(options.fast_dev_run)
+    rank_zero_info(f"fast_dev_run: {count} batch(es) of each loop, no logger, no checkpoint.")
+    return replace(
+        options, max_steps=count, max_epochs=1, num_sanity_val_steps=0, val_check_interval=1.0, check_val_every_n_epoch=1,
+        enable_checkpointing=False, **dict.fromkeys(LIMITS, count),
+    )  # fmt: skip
+
+
+def _barebones(options: Options) -> Options:
+    asked = {
+        "enable_checkpointing": options.enable_checkpointing, "logger": options.logger,
+        "enable_progress_bar": options.enable_progress_bar, "enable_model_summary": options.enable_model_summary,
+        "num_sanity_val_steps": options.num_sanity_val_steps, "log_every_n_steps": options.log_every_n_steps,
+        "fast_dev_run": options.fast_dev_run, "detect_anomaly": options.detect_anomaly, "profiler": options.profiler,
+    }  # fmt: skip
+    wrong = [f"{name}={value!r}" for name, value in asked.items() if value]
+    if wrong:
+        raise MisconfigurationException(f"barebones=True turns off what {', '.join(wrong)} asks for; drop one of the two.")
+    return replace(
+        options, enable_checkpointing=False, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, log_every_n_steps=0,
+    )  # fmt: skip

@@ -1,0 +1,104 @@
+"""The parts of a Trainer made from its options: callbacks, loggers, plugins."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from fulmen.callbacks.base import Callback, Checkpoint
+from fulmen.errors import MisconfigurationException
+from fulmen.hooks import order
+from fulmen.loggers.base import DummyLogger, Logger
+from fulmen.options import Options
+from fulmen.precision import Precision
+
+
+def loggers(options: Options) -> list[Logger]:
+    """The loggers asked for; by default a TensorBoardLogger under default_root_dir."""
+    given = options.logger
+    if not given:
+        return []
+    if given is True:
+        if options.fast_dev_run:
+            return [DummyLogger()]
+        from fulmen.loggers.tensorboard import TensorBoardLogger
+
+        return [TensorBoardLogger(save_dir=options.default_root_dir, version=_job())]
+    if options.fast_dev_run:
+        return [DummyLogger()]
+    return [given] if isinstance(given, Logger) else list(given)
+
+
+def _job() -> str | None:
+    """A SLURM job's number names the version folder, so that a requeued job goes on in it."""
+    return os.environ.get("SLURM_JOB_ID") if os.environ.get("SLURM_JOB_NAME", "bash") not in ("bash", "interactive") else None
+
+
+def callbacks(options: Options) -> list[Callback]:
+    """The user's callbacks, and those that the options turn on."""
+    found: list[Callback] = list(options.callbacks)
+    if options.max_time is not None and not any(type(c).__name__ == "Timer" for c in found):
+        from fulmen.callbacks.timer import Timer
+
+        found.append(Timer(options.max_time, interval="step"))
+    if options.enable_progress_bar and not any(hasattr(c, "total_train_batches") for c in found):
+        from fulmen.callbacks.progress import default_bar
+
+        found.append(default_bar())
+    if options.enable_model_summary and not any(type(c).__name__.endswith("ModelSummary") for c in found):
+        from fulmen.callbacks.model_summary import ModelSummary
+
+        found.append(ModelSummary())
+    if options.enable_checkpointing and not any(isinstance(c, Checkpoint) for c in found):
+        from fulmen.callbacks.checkpoint import ModelCheckpoint
+
+        found.append(ModelCheckpoint())
+    return order(found)
+
+
+def merge(own: list[Callback], brought: Any) -> list[Callback]:
+    """The trainer's callbacks with those that the module's configure_callbacks brings, which replace their own class."""
+    brought = [] if brought is None else list(brought) if isinstance(brought, (list, tuple)) else [brought]
+    for callback in brought:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"configure_callbacks returned {callback!r}, which is not an instance of fulmen.Callback.")
+    classes = {type(callback) for callback in brought}
+    return order([c for c in own if type(c) not in classes] + brought)
+
+
+def plugins(options: Options) -> dict[str, Any]:
+    """plugins= sorted by what they are: precision, checkpoint_io, environment, layer_sync; at most one of each."""
+    from fulmen.strategy.environment import ClusterEnvironment
+
+    given = options.plugins
+    found: dict[str, Any] = {}
+    for plugin in [] if given is None else given if isinstance(given, (list, tuple)) else [given]:
+        if isinstance(plugin, Precision):
+            kind = "precision"
+        elif isinstance(plugin, ClusterEnvironment):
+            kind = "environment"
+        elif hasattr(plugin, "save_checkpoint") and hasattr(plugin, "load_checkpoint"):
+            kind = "checkpoint_io"
+        elif hasattr(plugin, "apply") and hasattr(plugin, "revert"):
+            kind = "layer_sync"
+        else:
+            raise TypeError(
+                f"plugins has {plugin!r}; it must be a Precision, a ClusterEnvironment, a checkpoint IO or a layer sync."
+            )
+        if kind in found:
+            raise MisconfigurationException(f"plugins has more than one of the kind {kind!r}; keep one.")
+        found[kind] = plugin
+    return found
+
+
+def set_determinism(options: Options) -> None:
+    """torch's global switches for deterministic algorithms and cudnn."""
+    if options.deterministic is not None:
+        torch.use_deterministic_algorithms(bool(options.deterministic), warn_only=options.deterministic == "warn")
+        if options.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.backends.cudnn.benchmark = False
+    if options.benchmark is not None:
+        torch.backends.cudnn.benchmark = options.benchmark

@@ -1,0 +1,373 @@
+"""What users read on a trainer: metrics, counters, ranks, data, parts."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from fulmen.callbacks.base import Callback, Checkpoint
+from fulmen.loop.progress import Progress
+from fulmen.loop.source import Source
+from fulmen.options import Options
+from fulmen.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
+
+if TYPE_CHECKING:
+    from fulmen.device import Accelerator
+    from fulmen.logs import LogStore
+    from fulmen.loop.evaluate import EvaluateLoop
+    from fulmen.loop.predict import PredictLoop
+    from fulmen.loop.train import TrainLoop
+    from fulmen.module import LightningModule
+    from fulmen.optim import LRSchedulerConfig
+    from fulmen.precision import Precision
+    from fulmen.strategy.base import Strategy
+
+
+class Readout:
+    """The properties of Trainer; all of them answer before, during and after a run."""
+
+    options: Options
+    strategy: Strategy
+    accelerator: Accelerator
+    precision_plugin: Precision
+    callbacks: list[Callback]
+    loggers: list[Any]
+    state: TrainerState
+    progress: Progress
+    logs: LogStore
+    datamodule: Any
+    limit_train_batches: int | float
+    accumulate_grad_batches: int
+    _module: LightningModule | None
+    _optimizers: list[Any]
+    _scheduler_configs: list[LRSchedulerConfig]
+    train_loop: TrainLoop | None
+    evaluation: EvaluateLoop | None
+    prediction: PredictLoop | None
+    sources: dict[str, Source]
+
+    # ---- metrics
+
+    @property
+    def callback_metrics(self) -> dict[str, Tensor]:
+        """Everything logged, by name, as tensors on the device."""
+        return self.logs.callback_metrics()
+
+    @property
+    def logged_metrics(self) -> dict[str, Tensor]:
+        """What loggers are sent, as tensors on the device."""
+        return self.logs.logged_metrics()
+
+    @property
+    def progress_bar_metrics(self) -> dict[str, float]:
+        """What was logged with prog_bar=True, as numbers; reading waits for the device."""
+        return self.logs.read_bar()
+
+    def publish(self, values: dict[str, Any]) -> None:
+        """Add ready values to `callback_metrics`."""
+        self.logs.publish(values)
+
+    # ---- counters
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps so far, over all optimizers."""
+        return self.progress.steps
+
+    @property
+    def current_epoch(self) -> int:
+        """The running epoch, from 0; it goes up after the hooks of the epoch's end."""
+        return self.progress.epoch
+
+    @property
+    def max_epochs(self) -> int | None:
+        return self._limit("max_epochs")
+
+    @property
+    def min_epochs(self) -> int | None:
+        return self._limit("min_epochs")
+
+    @property
+    def max_steps(self) -> int:
+        return self._limit("max_steps")
+
+    @property
+    def min_steps(self) -> int | None:
+        return self._limit("min_steps")
+
+    def _limit(self, name: str) -> Any:
+        loop = self.train_loop
+        return getattr(loop, name) if loop is not None and getattr(self.options, name) is not None else getattr(self.options, name)
+
+    @property
+    def is_last_batch(self) -> bool:
+        """Whether this is the last batch of the epoch."""
+        fetch = None if self.train_loop is None else self.train_loop.fetch
+        return fetch is not None and fetch.is_last
+
+    @property
+    def validation_due(self) -> bool:
+        """Whether a validation follows the batch that was just trained on."""
+        loop = self.train_loop
+        return loop is not None and loop.fetch is not None and loop.validation_due
+
+    @property
+    def should_log_step(self) -> bool:
+        """Whether the loggers get a row for the batch that was just trained on."""
+        loop, every = self.train_loop, self.log_every_n_steps
+        return loop is not None and every > 0 and loop.step.stepping and self.progress.stepped % every == 0
+
+    log_every_n_steps: int
+
+    @property
+    def estimated_stepping_batches(self) -> int | float:
+        """Optimizer steps of the whole fit, for schedulers; loads the training data if that was not done yet."""
+        loop = self.train_loop
+        if loop is None:
+            raise RuntimeError("trainer.estimated_stepping_batches is known within fit only, from configure_optimizers on.")
+        if not loop.source.loaded:
+            loop.load_data()
+        max_epochs, max_steps = loop.max_epochs, loop.max_steps
+        if loop.num_batches == math.inf:
+            return max_steps
+        if max_epochs == -1:
+            return math.inf if max_steps == -1 else max_steps
+        per_epoch = math.ceil(loop.num_batches / self.accumulate_grad_batches)
+        estimate = per_epoch * max(max_epochs, 1)
+        return estimate if max_steps == -1 else min(max_steps, estimate)
+
+    # ---- data
+
+    def _source(self, stage: str) -> Any:
+        source = self.sources.get(stage)
+        return None if source is None else source.raw
+
+    @property
+    def train_dataloader(self) -> Any:
+        return self._source("train")
+
+    @property
+    def val_dataloaders(self) -> Any:
+        return self._source("val")
+
+    @property
+    def test_dataloaders(self) -> Any:
+        return self._source("test")
+
+    @property
+    def predict_dataloaders(self) -> Any:
+        return self._source("predict")
+
+    @property
+    def num_training_batches(self) -> int | float:
+        return self.train_loop.num_batches if self.train_loop is not None else 0
+
+    def _counts(self, stage: str) -> list[int | float]:
+        loop = self.evaluation
+        return list(loop.counts) if loop is not None and loop.stage == stage else []
+
+    @property
+    def num_val_batches(self) -> list[int | float]:
+        return self._counts("validation")
+
+    @property
+    def num_sanity_val_batches(self) -> list[int | float]:
+        most = self.num_sanity_val_steps
+        return [count if most == -1 else min(count, most) for count in self._counts("validation")]
+
+    num_sanity_val_steps: int
+
+    @property
+    def num_test_batches(self) -> list[int | float]:
+        return self._counts("test")
+
+    @property
+    def num_predict_batches(self) -> list[int | float]:
+        return list(self.prediction.counts) if self.prediction is not None else []
+
+    @property
+    def enable_validation(self) -> bool:
+        """Whether fit validates."""
+        return self.evaluation is not None and self.evaluation.enabled and self.sources["val"].exists
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any] | None:
+        return self.strategy.distributed_sampler_kwargs
+
+    # ---- where
+
+    @property
+    def global_rank(self) -> int:
+        return self.strategy.global_rank
+
+    @property
+    def local_rank(self) -> int:
+        return self.strategy.local_rank
+
+    @property
+    def node_rank(self) -> int:
+        return self.strategy.node_rank
+
+    @property
+    def world_size(self) -> int:
+        return self.strategy.world_size
+
+    @property
+    def num_nodes(self) -> int:
+        return self.strategy.num_nodes
+
+    @property
+    def is_global_zero(self) -> bool:
+        return self.strategy.is_global_zero
+
+    @property
+    def device_ids(self) -> list[int]:
+        return self.strategy.device_ids
+
+    @property
+    def num_devices(self) -> int:
+        return len(self.device_ids)
+
+    @property
+    def default_root_dir(self) -> str:
+        root = self.options.default_root_dir
+        return root if "://" in root else os.path.normpath(os.path.expanduser(root))
+
+    @property
+    def log_dir(self) -> str | None:
+        """Folder of the first logger's run, else default_root_dir; the same on every rank."""
+        logger = self.logger
+        if logger is None:
+            return self.strategy.broadcast(self.default_root_dir)
+        return self.strategy.broadcast(logger.log_dir or logger.save_dir)
+
+    # ---- parts
+
+    @property
+    def lightning_module(self) -> LightningModule:
+        return self._module  # type: ignore[return-value]
+
+    @property
+    def model(self) -> Any:
+        """The module as it is trained, possibly wrapped by the strategy."""
+        return self.strategy.model if self.strategy.model is not None else self._module
+
+    @property
+    def optimizers(self) -> list[Any]:
+        return self._optimizers
+
+    @optimizers.setter
+    def optimizers(self, optimizers: list[Any]) -> None:
+        self._optimizers = optimizers
+
+    @property
+    def lr_scheduler_configs(self) -> list[LRSchedulerConfig]:
+        return self._scheduler_configs
+
+    @property
+    def precision(self) -> str:
+        return self.precision_plugin.precision
+
+    @property
+    def scaler(self) -> Any:
+        return self.precision_plugin.scaler
+
+    @property
+    def logger(self) -> Any:
+        """The first logger, or None."""
+        return self.loggers[0] if self.loggers else None
+
+    @logger.setter
+    def logger(self, logger: Any) -> None:
+        self.loggers = [] if not logger else [logger]
+
+    def _callbacks(self, cls: type) -> list[Any]:
+        return [callback for callback in self.callbacks if isinstance(callback, cls)]
+
+    @property
+    def checkpoint_callbacks(self) -> list[Checkpoint]:
+        return self._callbacks(Checkpoint)
+
+    @property
+    def checkpoint_callback(self) -> Any:
+        return next(iter(self.checkpoint_callbacks), None)
+
+    @property
+    def early_stopping_callbacks(self) -> list[Any]:
+        from fulmen.callbacks.early_stopping import EarlyStopping
+
+        return self._callbacks(EarlyStopping)
+
+    @property
+    def early_stopping_callback(self) -> Any:
+        return next(iter(self.early_stopping_callbacks), None)
+
+    @property
+    def progress_bar_callback(self) -> Any:
+        return next((callback for callback in self.callbacks if hasattr(callback, "total_train_batches")), None)
+
+    # ---- state
+
+    @property
+    def interrupted(self) -> bool:
+        return self.state.status == TrainerStatus.INTERRUPTED
+
+    received_sigterm: bool = False
+
+    def _is(self, stage: RunningStage) -> bool:
+        return self.state.stage is not None and self.state.stage == stage
+
+    @property
+    def training(self) -> bool:
+        return self._is(RunningStage.TRAINING)
+
+    @property
+    def validating(self) -> bool:
+        return self._is(RunningStage.VALIDATING)
+
+    @property
+    def testing(self) -> bool:
+        return self._is(RunningStage.TESTING)
+
+    @property
+    def predicting(self) -> bool:
+        return self._is(RunningStage.PREDICTING)
+
+    @property
+    def sanity_checking(self) -> bool:
+        return self._is(RunningStage.SANITY_CHECKING)
+
+    @property
+    def evaluating(self) -> bool:
+        return self.state.stage is not None and self.state.stage.evaluating
+
+    @property
+    def fn(self) -> TrainerFn | None:
+        return self.state.fn
+
+    def init_module(self, empty_init: bool | None = None) -> Any:
+        """A context in which a module is made on the device and in the precision of this trainer.
+
+        `empty_init=True` leaves memory as it is, for weights that are loaded right after.
+        """
+        from contextlib import ExitStack
+
+        stack = ExitStack()
+        stack.enter_context(self.precision_plugin.init_context())
+        stack.enter_context(self.strategy.root_device)
+        if empty_init:
+            stack.enter_context(EmptyInit())
+        return stack
+
+
+class EmptyInit(TorchFunctionMode):
+    """Within it torch.nn.init leaves tensors as they are."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
