@@ -6,11 +6,11 @@ A checkpoint is the zip file that `torch.save` makes, with a CRC32 for each reco
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import mmap as memory_map
 import os
+import pathlib
 import pickle
 import re
 import shutil
@@ -19,8 +19,10 @@ import struct
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,18 +36,20 @@ FORMAT = 1
 
 PathLike = str | os.PathLike[str]
 
-_MAPPED_FROM = 32 * 2**20  # smaller files are read into memory: they stay good if the file is overwritten in place
-_STRANGER_S = 3600.0  # an unfinished file of another host that nobody wrote to for so long belongs to a dead process
+_MAPPED_FROM = 32 * 2**20  # smaller ones are read: what is loaded stays good whatever becomes of them
+_HEAD = b"PK\x03\x04"
+_PLAIN = [Namespace, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath, frozenset]
+"""Data beyond what torch's safe loader knows that programs keep in checkpoints."""
+
+_PARTIAL = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.partial")
+_HOST = socket.gethostname().partition(".")[0] or "localhost"
+_STRANGER_S = 3600.0  # an unfinished file of another machine that nobody wrote to for so long belongs to a dead process
 _STARTED = time.time()
-_PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.partial")
-_CAUSES = {
+_ADVICE = {
     errno.ENOSPC: "Make room there, or save fewer checkpoints (save_top_k=1, save_weights_only=True).",
     errno.EDQUOT: "Make room within your quota, or save fewer checkpoints (save_top_k=1, save_weights_only=True).",
-    errno.EFBIG: "Raise the limit on the size of a file (`ulimit -f`), or save to another file system.",
-    errno.EROFS: "Save to a folder that can be written to (dirpath=... or default_root_dir=...).",
-    errno.EACCES: "Save to a folder that this user may write to (dirpath=... or default_root_dir=...).",
+    errno.EFBIG: "Raise the limit on the size of a file (`ulimit -f`), or save to another disk.",
 }
-_UNREADABLE_ZIP = (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, struct.error, EOFError)
 
 
 class UnwritableCheckpoint(CheckpointError, OSError):
@@ -62,35 +66,58 @@ def write(checkpoint: dict[str, Any], path: PathLike, storage_options: dict[str,
     """
     if is_remote(path):
         _write_remote(checkpoint, str(path), storage_options or {})
-        return
-    if storage_options:
+    elif storage_options:
         raise TypeError(f"storage_options={storage_options!r} are for remote paths, and {str(path)!r} is a local file.")
-    target = local(path)
-    partial = target.with_name(f".{target.name}.{_host()}.{os.getpid()}.partial")
+    else:
+        with _replacing(local(path)) as partial, open(partial, "wb") as file:
+            _dump(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def repeat(source: PathLike, target: PathLike, link: bool = False) -> None:
+    """Put a copy of the local file `source` at `target`, or with `link` a symbolic link where the disk can do that."""
+    source = local(source)
+    with _replacing(local(target)) as partial:
+        if link:
+            with suppress(OSError):
+                os.symlink(os.path.relpath(source, partial.parent), partial)
+                return
+        with open(source, "rb") as old, open(partial, "wb") as new:
+            shutil.copyfileobj(old, new, 2**24)
+            new.flush()
+            os.fsync(new.fileno())
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A path beside `target`; the file written there takes its place when all went well, and is removed otherwise."""
+    partial = target.with_name(f".{target.name}.{_HOST}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target.parent)
-        _dump(checkpoint, lambda: open(partial, "wb"), flush=True)
+        yield partial
         os.replace(partial, target)
         _flush_folder(target.parent)
     except BaseException as error:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _unwritable(error, target, checkpoint) from error
+            raise _unwritable(error, target) from error
         raise
 
 
 def _write_remote(checkpoint: dict[str, Any], path: str, options: dict[str, Any]) -> None:
     fs, target = _store(path, **options)
     folder, _, name = target.rpartition("/")
-    partial = f"{folder}/.{name}.{_host()}.{os.getpid()}.partial"
+    partial = f"{folder}/.{name}.{_HOST}.{os.getpid()}.partial"
     try:
         fs.makedirs(folder, exist_ok=True)
-        _dump(checkpoint, lambda: fs.open(partial, "wb"))
+        with fs.open(partial, "wb") as file:
+            _dump(checkpoint, file)
         fs.mv(partial, target)
     except BaseException as error:
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             fs.rm(partial)
         if isinstance(error, OSError):
             raise UnwritableCheckpoint(f"{path!r} could not be saved: {error}. Older files are untouched.") from error
@@ -98,128 +125,85 @@ def _write_remote(checkpoint: dict[str, Any], path: str, options: dict[str, Any]
 
 
 class _Sink:
-    """A binary file for torch.save that remembers why it failed; torch itself would tell of a wrong position."""
+    """A file for torch.save; after a failed write the rest goes nowhere, for torch would hide the cause."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
+        self.num_bytes = 0
         self.error: BaseException | None = None
 
     def write(self, chunk: Any) -> int:
+        self.num_bytes += len(chunk)
         if self.error is None:
             try:
-                return self.file.write(chunk)
+                self.file.write(chunk)
             except BaseException as error:
                 self.error = error
-        return len(chunk)  # torch ends its process when its last write fails, so what follows a failure goes nowhere
+        return len(chunk)
 
     def flush(self) -> None:
         pass
 
 
-def _dump(checkpoint: dict[str, Any], open_file: Callable[[], IO[bytes]], flush: bool = False) -> None:
-    with _checksums(), open_file() as file:
-        sink = _Sink(file)
-        try:
-            torch.save(checkpoint, sink)
-        except RuntimeError:
-            if sink.error is None:
-                raise
-        if sink.error is not None:
-            raise sink.error
-        if flush:
-            file.flush()
-            os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _checksums() -> Iterator[None]:
-    """Have torch write a CRC32 for each record, also where the program has turned that off for its own files."""
-    before = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(True)
+def _dump(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
+    sink, checksums = _Sink(file), torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)  # a program may have turned them off for its own files
     try:
-        yield
+        torch.save(checkpoint, sink)
     finally:
-        torch.serialization.set_crc32_options(before)
+        torch.serialization.set_crc32_options(checksums)
+    if sink.error is not None:
+        sink.error.num_bytes = sink.num_bytes  # type: ignore[attr-defined]
+        raise sink.error
 
 
 def _flush_folder(folder: Path) -> None:
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with suppress(OSError):  # some systems cannot flush a folder, and some disks need not
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # some network disks cannot, and need not
-                os.fsync(descriptor)
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _host() -> str:
-    return socket.gethostname().partition(".")[0] or "localhost"
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove the unfinished files of processes that were killed while they saved."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if (match := _PARTIAL.fullmatch(entry.name)) and _is_dead(match, entry):
-                with contextlib.suppress(OSError):
-                    os.unlink(entry.path)
+            if match := _PARTIAL.fullmatch(entry.name):
+                with suppress(OSError):
+                    if _is_dead(match["host"], int(match["pid"]), entry.stat(follow_symlinks=False).st_mtime):
+                        os.unlink(entry.path)
 
 
-def _is_dead(match: re.Match[str], entry: os.DirEntry[str]) -> bool:
-    try:
-        written = entry.stat(follow_symlinks=False).st_mtime
-    except OSError:
-        return False
-    if match["host"] != _host():
+def _is_dead(host: str, pid: int, written: float) -> bool:
+    if host != _HOST or os.name == "nt":
         return time.time() - written > _STRANGER_S
-    pid = int(match["pid"])
     if pid == os.getpid():  # in a container a restarted program often has the number of the killed one
         return written < _STARTED
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):
-        pass
     return False
 
 
-def _unwritable(error: OSError, target: Path, checkpoint: dict[str, Any]) -> UnwritableCheckpoint:
-    cause = error.strerror or str(error)
-    room = ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        needed = _num_bytes(checkpoint)
-        room = f" (it needs about {needed / 2**20:,.1f} MiB"
-        with contextlib.suppress(OSError):
+def _unwritable(error: OSError, target: Path) -> UnwritableCheckpoint:
+    room, needed = "", getattr(error, "num_bytes", 0)
+    if needed:
+        with suppress(OSError):
             free = shutil.disk_usage(target.parent).free
-            room += f", {free / 2**20:,.1f} MiB are free"
-            if error.errno == errno.ENOSPC:
-                room += f", about {max(needed - free, 0) / 2**20:,.1f} MiB are missing"
-        room += ")"
-    advice = _CAUSES.get(error.errno or 0, "Check the folder, or save to another one.")
-    text = f"{str(target)!r} could not be saved: {cause}{room}. Older checkpoints are untouched. {advice}"
-    failure = UnwritableCheckpoint(text)
+            room = f" ({needed / 2**20:,.1f} MiB are needed, {free / 2**20:,.1f} free"
+            room += f", {(needed - free) / 2**20:,.1f} missing)" if needed > free else ")"
+    advice = _ADVICE.get(
+        error.errno or 0, "Save to a folder that can be written to (dirpath=..., default_root_dir=...)."
+    )
+    cause = error.strerror or str(error)
+    failure = UnwritableCheckpoint(
+        f"{str(target)!r} could not be saved: {cause}{room}. Older checkpoints are untouched. {advice}"
+    )
     failure.errno, failure.filename = error.errno, str(target)
     return failure
-
-
-def _num_bytes(tree: Any) -> int:
-    """Bytes of all tensors in `tree`, each storage once."""
-    sizes: dict[int, int] = {}
-
-    def visit(node: Any) -> None:
-        if isinstance(node, torch.Tensor):
-            storage = node.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
-        elif isinstance(node, dict):
-            for value in node.values():
-                visit(value)
-        elif isinstance(node, list | tuple):
-            for value in node:
-                visit(value)
-
-    visit(tree)
-    return sum(sizes.values())
 
 
 # ---- reading
@@ -233,167 +217,29 @@ def read(
     Nothing in it can run code unless the caller says `weights_only=False`. With `mmap` the tensors of a big local
     file are views of it, read when they are touched: copy what must outlive the file.
     """
-    safe = weights_only is not False
-    name = str(path)
-    if is_remote(path):
-        file: IO[bytes] = io.BytesIO(_fetch(name))
-        checkpoint = _load(file, file, name, map_location, safe)
-    else:
-        with _open(local(path)) as file:
-            big = os.fstat(file.fileno()).st_size >= _MAPPED_FROM
-            if mmap and big and file.read(4) == b"PK\x03\x04":
-                checkpoint = _load(file, str(local(path)), name, map_location, safe)
-            else:
-                file.seek(0)
-                content = file if big else io.BytesIO(file.read())
-                checkpoint = _load(content, content, name, map_location, safe)
-    if not isinstance(checkpoint, dict):
-        raise ForeignCheckpoint(f"{name!r} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict.")
-    _check_version(checkpoint, name)
-    return checkpoint
-
-
-def _check_version(checkpoint: dict[str, Any], name: str) -> None:
-    own = checkpoint.get("fulmen")
-    version = own.get("version") if isinstance(own, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise FutureCheckpoint(
-            f"{name!r} was written by a newer Fulmen (format {version}; this one knows {FORMAT}). Upgrade to read it."
-        )
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.is_dir():
-        raise ForeignCheckpoint(f"{str(path)!r} is a folder, not a checkpoint file. Pass the path of a file in it.")
-    try:
-        return open(path, "rb")
-    except FileNotFoundError:
-        raise MissingCheckpoint(f"Checkpoint {str(path)!r} does not exist.") from None
-
-
-def _fetch(url: str) -> bytes:
-    if url.startswith(("http://", "https://")):
-        from urllib.error import HTTPError
-        from urllib.request import urlopen
-
-        try:
-            with urlopen(url, timeout=60) as answer:
-                content: bytes = answer.read()
-                return content
-        except HTTPError as error:
-            raise MissingCheckpoint(f"Checkpoint {url!r} cannot be had: {error}.") from error
-    fs, target = _store(url)
-    try:
-        found: bytes = fs.cat_file(target)
-        return found
-    except FileNotFoundError:
-        raise MissingCheckpoint(f"Checkpoint {url!r} does not exist.") from None
-
-
-def _load(content: IO[bytes], source: IO[bytes] | str, name: str, map_location: Any, safe: bool) -> Any:
-    """Check `content`, then load it from `source`: the same file object, or a path to map into memory."""
-    is_zip = _check(content, name)
-    content.seek(0)
-    try:
-        return torch.load(source, map_location=map_location, weights_only=safe, mmap=isinstance(source, str) or None)
-    except pickle.UnpicklingError as error:
-        if safe and (
-            wanted := re.search(r"GLOBAL (\S+)|to load (\S+)|Unsupported (?:class|operand) (\S+)", str(error))
-        ):
-            raise _unsafe(name, next(filter(None, wanted.groups())), content if is_zip else None) from error
-        reason = "it cannot be unpickled safely" if safe else "it cannot be unpickled"
-        raise ForeignCheckpoint(f"{name!r} is not a valid checkpoint, or damaged: {reason}.") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, UnicodeDecodeError, AssertionError) as error:
-        if not is_zip:
-            raise ForeignCheckpoint(f"{name!r} is not a checkpoint, or damaged at its start.") from error
-        first = str(error).partition("\n")[0]
-        raise ForeignCheckpoint(f"{name!r} is not a valid checkpoint, or damaged: {first}") from error
-
-
-def _unsafe(name: str, wanted: str, content: IO[bytes] | None) -> ForeignCheckpoint:
-    names = [wanted]
-    if content is not None:
-        with contextlib.suppress(Exception):
-            content.seek(0)
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(content) or names
-    return ForeignCheckpoint(
-        f"{name!r} was refused: to load {', '.join(names)} in it could run code. Only if you trust the file, "
-        f"pass weights_only=False, or allow just that with torch.serialization.add_safe_globals([{', '.join(names)}])."
-    )
-
-
-def _check(content: IO[bytes], name: str) -> bool:
-    """Compare every record with its checksum. False if this is not a zip file, so that there are none."""
-    content.seek(0)
-    head = content.read(4)
-    if not head:
-        raise TornCheckpoint(f"{name!r} is empty (0 bytes): a truncated file, not a checkpoint. Use an earlier one.")
-    try:
-        with zipfile.ZipFile(content) as archive:
-            records = archive.infolist()
-    except _UNREADABLE_ZIP as error:
-        if head != b"PK\x03\x04":
-            return False
-        raise TornCheckpoint(
-            f"{name!r} is truncated or damaged: the table at its end is missing. Use an earlier checkpoint."
-        ) from error
-    if not any(record.filename.endswith("/data.pkl") for record in records):
-        raise ForeignCheckpoint(f"{name!r} is not a checkpoint: a zip file that torch.save did not write, or damaged.")
-    with _bytes_of(content) as buffer:
-        bad = _altered(buffer, records, head)
-    if bad:
-        raise TornCheckpoint(
-            f"{name!r} is damaged: {bad!r} in it does not match its checksum. Use an earlier checkpoint."
-        )
-    return True
-
-
-@contextlib.contextmanager
-def _bytes_of(content: IO[bytes]) -> Iterator[memoryview]:
-    if isinstance(content, io.BytesIO):
-        with content.getbuffer() as buffer:
-            yield buffer
-    else:
-        with (
-            memory_map.mmap(content.fileno(), 0, access=memory_map.ACCESS_READ) as mapped,
-            memoryview(mapped) as buffer,
-        ):
-            yield buffer
-
-
-def _altered(buffer: memoryview, records: list[zipfile.ZipInfo], head: bytes) -> str | None:
-    """Name of the first record that is not what was written."""
-    if head != b"PK\x03\x04":
-        return "the start"
-    if not any(record.CRC for record in records):  # written while torch's checksums were turned off
-        return None
-
-    def matches(record: zipfile.ZipInfo) -> bool:
-        at = record.header_offset
-        if record.compress_type or record.file_size != record.compress_size or buffer[at : at + 4] != b"PK\x03\x04":
-            return False
-        begin = at + 30 + sum(struct.unpack_from("<HH", buffer, at + 26))
-        with buffer[begin : begin + record.file_size] as piece:
-            return len(piece) == record.file_size and zlib.crc32(piece) == record.CRC
-
-    with ThreadPoolExecutor(4) as pool:
-        for record, good in zip(records, pool.map(matches, records), strict=True):
-            if not good:
-                return record.filename.partition("/")[2]
-    return None
+    with _open(path) as file:
+        is_zip = _check(file, str(path))
+        return _load(file, str(path), map_location, weights_only is not False, mmap, is_zip)
 
 
 def newest_good(folder: PathLike) -> str | None:
-    """The checkpoint in `folder` that went furthest and can be read; a warning for each one that cannot."""
+    """The checkpoint in `folder` that went furthest and is whole; a warning for each one that is not."""
     found = []
     for path in _checkpoints(folder):
         try:
-            checkpoint = read(path, map_location="meta")
+            with _open(path) as file:
+                step = _load(file, path, "meta", True, True, True).get("global_step", -1)
+            found.append((step, 0.0 if is_remote(path) else local(path).stat().st_mtime, path))
         except CheckpointError as error:
             rank_zero_warn(f"Skipped: {error}")
-            continue
-        found.append((checkpoint.get("global_step", -1), modified(path), path))
-    return max(found)[2] if found else None
+    for _, _, path in sorted(found, reverse=True):
+        try:
+            with _open(path) as file:
+                _check(file, path)
+            return path
+        except CheckpointError as error:
+            rank_zero_warn(f"Skipped: {error}")
+    return None
 
 
 def _checkpoints(folder: PathLike) -> list[str]:
@@ -402,6 +248,126 @@ def _checkpoints(folder: PathLike) -> list[str]:
         names = fs.ls(target, detail=False) if fs.isdir(target) else []
         return [fs.unstrip_protocol(name) for name in names if name.endswith(".ckpt")]
     return [str(path) for path in local(folder).glob("*.ckpt") if path.is_file() and not path.is_symlink()]
+
+
+def _open(path: PathLike) -> IO[bytes]:
+    """The file, or if it is remote or small its content."""
+    if is_remote(path):
+        return io.BytesIO(fetch(path))
+    if local(path).is_dir():
+        raise ForeignCheckpoint(f"{str(path)!r} is a folder, not a checkpoint file. Pass the path of a file in it.")
+    try:
+        file = open(local(path), "rb")  # noqa: SIM115 (the caller closes it)
+    except FileNotFoundError:
+        raise MissingCheckpoint(f"Checkpoint {str(path)!r} does not exist.") from None
+    if os.fstat(file.fileno()).st_size >= _MAPPED_FROM:
+        return file
+    with file:
+        return io.BytesIO(file.read())
+
+
+def fetch(path: PathLike) -> bytes:
+    """All bytes of a file, here or behind a URL."""
+    url = str(path)
+    try:
+        if not is_remote(path):
+            return local(path).read_bytes()
+        if url.startswith(("http://", "https://")):
+            from urllib.request import urlopen
+
+            with urlopen(url, timeout=60) as answer:
+                return answer.read()
+        fs, target = _store(url)
+        return fs.cat_file(target)
+    except OSError as error:  # what urllib raises for an answer like 404 is one too
+        raise MissingCheckpoint(f"{url!r} cannot be read: {error}.") from error
+
+
+def _load(file: IO[bytes], name: str, map_location: Any, safe: bool, mmap: bool, is_zip: bool) -> dict[str, Any]:
+    file.seek(0)
+    mapped = mmap and is_zip and not isinstance(file, io.BytesIO)
+    source: Any = file.name if mapped else file
+    try:
+        with torch.serialization.safe_globals(_PLAIN):
+            checkpoint = torch.load(source, map_location=map_location, weights_only=safe, mmap=mapped or None)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+)|to load (\S+)", str(error))
+        if not (safe and wanted):
+            raise ForeignCheckpoint(
+                f"{name!r} is not a valid checkpoint, or damaged: it cannot be unpickled."
+            ) from error
+        raise ForeignCheckpoint(
+            f"{name!r} was refused: loading {wanted[1] or wanted[2]} in it could run code. Only if you trust the file, "
+            "pass weights_only=False, or allow just that with torch.serialization.add_safe_globals([...])."
+        ) from error
+    except (RuntimeError, EOFError, LookupError, ValueError, AssertionError, TypeError, AttributeError) as error:
+        if not safe and not isinstance(error, RuntimeError | EOFError):
+            raise  # code that the user allowed to run
+        first = str(error).partition("\n")[0]
+        raise ForeignCheckpoint(f"{name!r} is not a valid checkpoint, or damaged: {first}") from error
+    if not isinstance(checkpoint, dict):
+        raise ForeignCheckpoint(f"{name!r} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict.")
+    own = checkpoint.get("fulmen")
+    version = own.get("version") if isinstance(own, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise FutureCheckpoint(
+            f"{name!r} was written by a newer Fulmen (format {version}; this one knows {FORMAT}). Upgrade to read it."
+        )
+    return checkpoint
+
+
+def _check(file: IO[bytes], name: str) -> bool:
+    """Compare every record with its checksum. False if this is not a zip file, so that there are none."""
+    file.seek(0)
+    head = file.read(4)
+    if not head:
+        raise TornCheckpoint(f"{name!r} is empty (0 bytes), so not a checkpoint or a truncated one.")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            records = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, struct.error, EOFError) as error:
+        if head != _HEAD:
+            return False
+        raise TornCheckpoint(
+            f"{name!r} is truncated or damaged: its end is missing. Use another checkpoint."
+        ) from error
+    if head != _HEAD:
+        raise TornCheckpoint(f"{name!r} is damaged at its start. Use another checkpoint.")
+    if not any(record.filename.endswith("/data.pkl") for record in records):
+        raise ForeignCheckpoint(f"{name!r} is not a checkpoint, or damaged: a zip file without torch's records.")
+    with _bytes_of(file) as buffer:
+        bad = _altered(buffer, records)
+    if bad:
+        raise TornCheckpoint(f"{name!r} is damaged: {bad!r} in it differs from its checksum. Use another checkpoint.")
+    return True
+
+
+@contextmanager
+def _bytes_of(file: IO[bytes]) -> Iterator[memoryview]:
+    if isinstance(file, io.BytesIO):
+        with file.getbuffer() as buffer:
+            yield buffer
+    else:
+        with memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ) as mapped, memoryview(mapped) as buffer:
+            yield buffer
+
+
+def _altered(buffer: memoryview, records: list[zipfile.ZipInfo]) -> str | None:
+    """Name of the first record that is not what was written."""
+    if not any(record.CRC for record in records):  # written while torch's checksums were turned off
+        return None
+
+    def is_good(record: zipfile.ZipInfo) -> bool:
+        at = record.header_offset
+        if record.compress_type or record.file_size != record.compress_size or buffer[at : at + 4] != _HEAD:
+            return False
+        begin = at + 30 + sum(struct.unpack_from("<HH", buffer, at + 26))
+        with buffer[begin : begin + record.file_size] as piece:
+            return len(piece) == record.file_size and zlib.crc32(piece) == record.CRC
+
+    with ThreadPoolExecutor(4) as pool:  # crc32 lets other threads run
+        verdicts = list(pool.map(is_good, records))
+    return next((record.filename for record, good in zip(records, verdicts, strict=True) if not good), None)
 
 
 # ---- paths, here or in a store
@@ -423,8 +389,7 @@ def _store(path: str, **options: Any) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError:
         raise ModuleNotFoundError(f"{path!r} is a remote path, which needs fsspec: pip install fsspec") from None
-    fs, target = url_to_fs(path, **options)
-    return fs, target
+    return url_to_fs(path, **options)
 
 
 def exists(path: PathLike) -> bool:
@@ -435,19 +400,11 @@ def exists(path: PathLike) -> bool:
     return local(path).exists()
 
 
-def modified(path: PathLike) -> float:
-    """When the file at `path` was last written, in seconds."""
-    if is_remote(path):
-        fs, target = _store(str(path))
-        return float(fs.modified(target).timestamp())
-    return local(path).stat().st_mtime
-
-
 def remove(path: PathLike) -> None:
     """Delete the file or folder at `path`, if there is one."""
     if is_remote(path):
         fs, target = _store(str(path))
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             fs.rm(target, recursive=True)
     elif local(path).is_dir() and not local(path).is_symlink():
         shutil.rmtree(local(path))
@@ -462,20 +419,6 @@ def makedirs(path: PathLike) -> None:
         fs.makedirs(target, exist_ok=True)
     else:
         local(path).mkdir(parents=True, exist_ok=True)
-
-
-def read_text(path: PathLike) -> str:
-    """The text of a small file."""
-    return _fetch(str(path)).decode() if is_remote(path) else local(path).read_text()
-
-
-def write_text(path: PathLike, text: str) -> None:
-    """Write a small file."""
-    if is_remote(path):
-        fs, target = _store(str(path))
-        fs.pipe_file(target, text.encode())
-    else:
-        local(path).write_text(text)
 
 
 def join(folder: PathLike, *names: str) -> str:

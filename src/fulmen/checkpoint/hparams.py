@@ -450,7 +450,7 @@ def load_hparams(path: str | os.PathLike[str]) -> dict[str, Any]:
     if suffix in (".yaml", ".yml"):
         return load_hparams_from_yaml(path)
     if suffix == ".csv":
-        return {row["key"]: _literal(row["value"]) for row in csv.DictReader(io.StringIO(files.read_text(path)))}
+        return {row["key"]: _literal(row["value"]) for row in csv.DictReader(io.StringIO(files.fetch(path).decode()))}
     raise ValueError(f"hparams_file={str(path)!r} must end in .yaml, .yml or .csv.")
 
 
@@ -472,7 +472,7 @@ def load_hparams_from_yaml(config_yaml: str | os.PathLike[str], use_omegaconf: b
         "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node))
     )
     try:
-        return yaml.load(files.read_text(config_yaml), Loader) or {}
+        return yaml.load(files.fetch(config_yaml), Loader) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{str(config_yaml)!r} is not plain YAML, so it was refused: {error}") from error
 
@@ -485,7 +485,7 @@ def save_hparams_to_yaml(
 
     plain, _ = to_saveable(hparams)
     text = yaml.safe_dump({name: _for_yaml(value) for name, value in plain.items()}, sort_keys=False)
-    files.write_text(config_yaml, text)
+    files.local(config_yaml).write_text(text)
 
 
 def _for_yaml(value: Any) -> Any:
