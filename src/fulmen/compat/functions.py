@@ -1,0 +1,64 @@
+"""Functions of older releases that have no place in today's: each does what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from fulmen.loggers.base import flat
+from fulmen.optim import LRSchedulerConfig
+from fulmen.tree import move
+
+
+def data_loader(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The decorator that methods such as `train_dataloader` once needed."""
+    return function
+
+
+def auto_move_data(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The decorator for `forward` that brings the arguments to the module's device outside of a trainer."""
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(self, *move(args, self.device), **move(kwargs, self.device))
+
+    return forward
+
+
+def load(path_or_url: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+    """Read a checkpoint from a path or URL."""
+    from fulmen.checkpoint.files import read
+
+    return read(path_or_url, map_location=map_location, weights_only=weights_only)
+
+
+def get_filesystem(path: Any, **kwargs: Any) -> Any:
+    """The fsspec file system that a path or URL belongs to."""
+    from fsspec.core import url_to_fs
+
+    return url_to_fs(str(path), **kwargs)[0]
+
+
+def distributed_available() -> bool:
+    """Whether this process is one of several."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _module_available(module_path: str) -> bool:
+    """Whether a module could be imported."""
+    try:
+        return find_spec(module_path) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _flatten_dict(params: dict[Any, Any], delimiter: str = "/", parent_key: str = "") -> dict[str, Any]:
+    """A nested dict's values under the keys that lead to them."""
+    return {(f"{parent_key}{delimiter}{key}" if parent_key else key): value for key, value in flat(params).items()}
+
+
+def _get_default_scheduler_config() -> dict[str, Any]:
+    """What a scheduler has when the user says nothing."""
+    return {**vars(LRSchedulerConfig(None)), "opt_idx": None}

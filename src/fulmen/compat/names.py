@@ -1,0 +1,388 @@
+"""The table of old names: where each name is now, on which paths it stood, since when and until when.
+
+`HOMES` says where a name lives in Fulmen. `PATHS` has a row for each old module, with the releases that brought and
+removed it ("-": it still exists) and the names that it held; `Old=New` is a name that has changed. Paths are those
+below `pytorch_lightning`, also spelt `lightning` and `lightning.pytorch`; `fabric` stands for `lightning.fabric`, also
+spelt `lightning_fabric`. `GONE` and `DUE` hold what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+ROOTS = ("pytorch_lightning", "lightning", "lightning_fabric")
+
+VERSION = "2.6.6"
+"""The release whose public interface Fulmen has, for programs that look at versions."""
+
+HOMES = """
+fulmen                    Trainer LightningModule LightningDataModule
+fulmen.callbacks          Callback Checkpoint EarlyStopping GradientAccumulationScheduler LambdaCallback
+                          LearningRateMonitor ModelCheckpoint ModelSummary OnExceptionCheckpoint ProgressBar
+                          RichModelSummary RichProgressBar TQDMProgressBar Timer
+fulmen.checkpoint.hparams AttributeDict HyperparametersMixin load_hparams_from_yaml save_hparams_to_yaml
+fulmen.collection         apply_to_collection convert_tensors_to_scalars convert_to_tensors move_data_to_device
+                          recursive_detach
+fulmen.combined           CombinedLoader
+fulmen.compiled           from_compiled to_uncompiled
+fulmen.compat.functions   auto_move_data data_loader load get_filesystem distributed_available _module_available
+                          _flatten_dict _get_default_scheduler_config
+fulmen.compat.loggers     LoggerCollection TestTubeLogger
+fulmen.compat.names       VERSION
+fulmen.compat.results     EvalResult TrainResult
+fulmen.demos              BoringModel ManualOptimBoringModel BoringDataModule BoringDataModuleNoLen DemoModel
+                          IterableBoringDataModule RandomDataset RandomDictDataset RandomIterableDataset
+                          RandomIterableDatasetWithLen
+fulmen.device             Accelerator CPUAccelerator CUDAAccelerator MPSAccelerator AcceleratorRegistry
+                          find_usable_cuda_devices
+fulmen.errors             MisconfigurationException SIGTERMException
+fulmen.flops              measure_flops get_available_flops
+fulmen.introspection      is_overridden is_picklable clean_namespace parse_class_init_keys get_init_args
+                          collect_init_args save_hyperparameters lightning_hasattr lightning_getattr lightning_setattr
+fulmen.lifecycle          ModelHooks DataHooks CheckpointHooks
+fulmen.loaders            extract_batch_size has_len has_len_all_ranks has_iterable_dataset sized_len
+                          suggested_max_num_workers
+fulmen.loggers            Logger DummyLogger CSVLogger TensorBoardLogger WandbLogger
+fulmen.loggers.base       rank_zero_experiment merge_dicts
+fulmen.memory             garbage_collection_cuda is_oom_error is_cuda_out_of_memory is_cudnn_snafu is_out_of_cpu_memory
+fulmen.optim              LightningOptimizer LRSchedulerConfig
+fulmen.parameters         grad_norm find_shared_parameters set_shared_parameters
+fulmen.precision          Precision MixedPrecision HalfPrecision DoublePrecision
+fulmen.seed               seed_everything reset_seed isolate_rng pl_worker_init_function
+fulmen.states             TrainerFn RunningStage TrainerState TrainerStatus
+fulmen.strategy           Strategy SingleDeviceStrategy ParallelStrategy DDPStrategy
+fulmen.strategy.environment  ClusterEnvironment LightningEnvironment TorchElasticEnvironment KubeflowEnvironment
+                          SLURMEnvironment
+fulmen.summary            summarize LayerSummary get_human_readable_count get_formatted_model_size parse_batch_shape
+fulmen.types              STEP_OUTPUT TRAIN_DATALOADERS EVAL_DATALOADERS EPOCH_OUTPUT OptimizerLRScheduler
+                          OptimizerConfig OptimizerLRSchedulerConfig LRSchedulerConfigType LRSchedulerTypeUnion
+                          LRSchedulerTypeTuple LRSchedulerType LightningEnum GradClipAlgorithmType
+fulmen.compat.types       _PATH _DEVICE _MAP_LOCATION_TYPE _PARAMETERS _METRIC _NUMBER _EVALUATE_OUTPUT _PREDICT_OUTPUT
+                          _LRScheduler LightningDeprecationWarning
+fulmen.warn               rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation log
+                          PossibleUserWarning disable_possible_user_warnings
+"""
+
+PATHS = """
+.  0.5  -  Trainer LightningModule LightningDataModule Callback seed_everything __version__=VERSION _logger=log
+           data_loader EvalResult TrainResult
+__about__  0.5  -  __version__=VERSION
+accelerators  1.0  -  Accelerator CPUAccelerator CUDAAccelerator MPSAccelerator AcceleratorRegistry
+              find_usable_cuda_devices GPUAccelerator=CUDAAccelerator
+accelerators.accelerator  1.0  -  Accelerator
+accelerators.cpu  1.2  -  CPUAccelerator
+accelerators.cuda  1.9  -  CUDAAccelerator find_usable_cuda_devices
+accelerators.gpu  1.2  1.9  GPUAccelerator=CUDAAccelerator
+accelerators.mps  1.7  -  MPSAccelerator
+accelerators.registry  1.7  2.0  AcceleratorRegistry
+callbacks  0.5  -  Callback Checkpoint EarlyStopping GradientAccumulationScheduler LambdaCallback LearningRateMonitor
+           ModelCheckpoint ModelSummary OnExceptionCheckpoint ProgressBar RichModelSummary RichProgressBar
+           TQDMProgressBar Timer LearningRateLogger=LearningRateMonitor ProgressBarBase=ProgressBar
+callbacks.base  0.7  1.9  Callback
+callbacks.callback  1.9  -  Callback
+callbacks.checkpoint  1.5  -  Checkpoint
+callbacks.early_stopping  0.7  -  EarlyStopping
+callbacks.gradient_accumulation_scheduler  0.7  -  GradientAccumulationScheduler
+callbacks.lambda_function  0.9  -  LambdaCallback
+callbacks.lr_logger  0.8  1.0  LearningRateLogger=LearningRateMonitor
+callbacks.lr_monitor  0.10  -  LearningRateMonitor
+callbacks.model_checkpoint  0.7  -  ModelCheckpoint
+callbacks.model_summary  1.5  -  ModelSummary
+callbacks.on_exception_checkpoint  1.8  -  OnExceptionCheckpoint
+callbacks.progress  0.8  -  ProgressBar RichProgressBar TQDMProgressBar ProgressBarBase=ProgressBar
+callbacks.progress.base  1.5  2.0  ProgressBarBase=ProgressBar
+callbacks.progress.progress  1.5  1.7  ProgressBar=TQDMProgressBar
+callbacks.progress.progress_bar  2.0  -  ProgressBar
+callbacks.progress.rich_progress  1.5  -  RichProgressBar
+callbacks.progress.tqdm_progress  1.5  -  TQDMProgressBar
+callbacks.pt_callbacks  0.5  0.7  Callback EarlyStopping ModelCheckpoint GradientAccumulationScheduler
+callbacks.rich_model_summary  1.5  -  RichModelSummary
+callbacks.timer  1.3  -  Timer
+core  0.7  -  LightningModule LightningDataModule data_loader
+core.datamodule  0.9  -  LightningDataModule
+core.decorators  0.7  1.7  auto_move_data data_loader
+core.hooks  0.6  -  ModelHooks DataHooks CheckpointHooks
+core.lightning  0.6  1.9  LightningModule
+core.memory  0.6  1.7  ModelSummary=fulmen.summary:ModelSummary LayerSummary
+core.mixins  1.3  -  HyperparametersMixin
+core.mixins.hparams_mixin  1.3  -  HyperparametersMixin
+core.module  1.7  -  LightningModule
+core.optimizer  1.1  -  LightningOptimizer
+core.root_module  0.6  0.8  LightningModule
+core.saving  0.7  -  load_hparams_from_yaml save_hparams_to_yaml
+core.step_result  0.9  1.4  EvalResult TrainResult
+demos  1.5  -  BoringModel BoringDataModule DemoModel
+demos.boring_classes  1.7  -  BoringModel ManualOptimBoringModel BoringDataModule BoringDataModuleNoLen DemoModel
+                     IterableBoringDataModule RandomDataset RandomDictDataset RandomIterableDataset
+                     RandomIterableDatasetWithLen
+loggers  0.7  -  Logger CSVLogger TensorBoardLogger WandbLogger LightningLoggerBase=Logger LoggerCollection
+         TestTubeLogger
+loggers.base  0.7  1.9  LightningLoggerBase=Logger rank_zero_experiment DummyLogger merge_dicts LoggerCollection
+loggers.csv_logs  1.0  -  CSVLogger
+loggers.logger  1.7  -  Logger DummyLogger rank_zero_experiment merge_dicts LoggerCollection
+loggers.tensorboard  0.7  -  TensorBoardLogger
+loggers.test_tube  0.7  1.7  TestTubeLogger
+loggers.wandb  0.7  -  WandbLogger
+logging  0.5  0.9  LightningLoggerBase=Logger TensorBoardLogger WandbLogger TestTubeLogger rank_zero_only
+metrics  0.8  1.5
+metrics.classification  0.8  1.5
+metrics.functional  0.8  1.5
+metrics.functional.classification  0.8  1.5
+metrics.metric  0.8  1.5  Metric=fulmen.compat.metrics:Metric MetricCollection=torchmetrics:MetricCollection
+metrics.regression  0.8  1.5
+overrides  0.6  -
+overrides.data_parallel  0.6  2.0  LightningDistributedDataParallel=torch.nn.parallel:DistributedDataParallel
+plugins  1.0  -  Precision MixedPrecision HalfPrecision DoublePrecision PrecisionPlugin=Precision
+         MixedPrecisionPlugin=MixedPrecision NativeMixedPrecisionPlugin=MixedPrecision
+         DoublePrecisionPlugin=DoublePrecision DDPPlugin=DDPStrategy DDPSpawnPlugin=DDPStrategy
+         TrainingTypePlugin=Strategy SingleDevicePlugin=SingleDeviceStrategy
+plugins.environments  1.2  -  ClusterEnvironment LightningEnvironment TorchElasticEnvironment KubeflowEnvironment
+                      SLURMEnvironment
+plugins.environments.slurm_environment  1.2  1.8  SLURMEnvironment
+plugins.environments.lightning_environment  1.2  1.8  LightningEnvironment
+plugins.precision  1.2  -  Precision MixedPrecision HalfPrecision DoublePrecision PrecisionPlugin=Precision
+                   MixedPrecisionPlugin=MixedPrecision NativeMixedPrecisionPlugin=MixedPrecision
+                   DoublePrecisionPlugin=DoublePrecision
+plugins.precision.amp  1.7  -  MixedPrecision MixedPrecisionPlugin=MixedPrecision
+plugins.precision.double  1.3  -  DoublePrecision DoublePrecisionPlugin=DoublePrecision
+plugins.precision.half  2.1  -  HalfPrecision
+plugins.precision.precision  2.0  -  Precision
+plugins.precision.precision_plugin  1.2  2.0  PrecisionPlugin=Precision
+plugins.training_type  1.2  1.8  DDPPlugin=DDPStrategy DDPSpawnPlugin=DDPStrategy TrainingTypePlugin=Strategy
+                       SingleDevicePlugin=SingleDeviceStrategy
+plugins.training_type.ddp  1.2  1.8  DDPPlugin=DDPStrategy
+plugins.training_type.ddp_spawn  1.2  1.8  DDPSpawnPlugin=DDPStrategy
+root_module  0.5  0.8
+root_module.decorators  0.5  0.8  data_loader
+root_module.root_module  0.5  0.8  LightningModule
+strategies  1.6  -  Strategy SingleDeviceStrategy ParallelStrategy DDPStrategy DDPSpawnStrategy=DDPStrategy
+strategies.ddp  1.6  -  DDPStrategy
+strategies.ddp_spawn  1.6  2.0  DDPSpawnStrategy=DDPStrategy
+strategies.parallel  1.6  -  ParallelStrategy
+strategies.single_device  1.6  -  SingleDeviceStrategy
+strategies.strategy  1.6  -  Strategy
+trainer  0.5  -  Trainer seed_everything
+trainer.seed  0.8  0.9  seed_everything
+trainer.states  0.9  -  TrainerFn RunningStage TrainerState TrainerStatus
+trainer.supporters  0.7  2.0  CombinedLoader
+trainer.optimizers  0.7  1.6  _get_default_scheduler_config
+trainer.trainer  0.5  -  Trainer
+utilities  0.6  -  AttributeDict CombinedLoader GradClipAlgorithmType LightningEnum disable_possible_user_warnings
+           find_shared_parameters grad_norm is_picklable measure_flops move_data_to_device rank_zero_deprecation
+           rank_zero_info rank_zero_only rank_zero_warn set_shared_parameters suggested_max_num_workers
+           apply_to_collection _module_available
+utilities.apply_func  0.8  2.0  apply_to_collection move_data_to_device
+utilities.cloud_io  0.8  2.0  load get_filesystem
+utilities.combined_loader  2.0  -  CombinedLoader
+utilities.compile  2.0  -  from_compiled to_uncompiled
+utilities.data  0.8  -  extract_batch_size has_len_all_ranks
+utilities.distributed  0.7  2.0  rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation
+                       distributed_available gather_all_tensors=torchmetrics.utilities.distributed:gather_all_tensors
+utilities.enums  1.2  -  GradClipAlgorithmType LightningEnum
+utilities.exceptions  0.8  -  MisconfigurationException SIGTERMException
+utilities.grads  1.5  -  grad_norm
+utilities.imports  1.1  -  _module_available
+utilities.logger  1.6  2.0  _flatten_dict
+utilities.memory  0.8  -  garbage_collection_cuda is_oom_error is_cuda_out_of_memory is_cudnn_snafu is_out_of_cpu_memory
+                  recursive_detach
+utilities.model_helpers  1.3  -  is_overridden
+utilities.model_summary  1.4  -  ModelSummary=fulmen.summary:ModelSummary LayerSummary summarize
+                         get_human_readable_count get_formatted_model_size parse_batch_shape
+utilities.model_utils  0.9  1.4  is_overridden
+utilities.parameter_tying  1.8  -  find_shared_parameters set_shared_parameters
+utilities.parsing  0.7  -  AttributeDict clean_namespace collect_init_args get_init_args is_picklable lightning_getattr
+                   lightning_hasattr lightning_setattr parse_class_init_keys save_hyperparameters
+utilities.rank_zero  1.6  -  rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation
+                     LightningDeprecationWarning
+utilities.seed  0.9  -  seed_everything reset_seed isolate_rng pl_worker_init_function
+utilities.types  1.2  -  STEP_OUTPUT TRAIN_DATALOADERS EVAL_DATALOADERS EPOCH_OUTPUT OptimizerLRScheduler
+                 OptimizerConfig OptimizerLRSchedulerConfig LRSchedulerConfig LRSchedulerConfigType LRSchedulerTypeUnion
+                 LRSchedulerTypeTuple _METRIC _PATH _EVALUATE_OUTPUT _PREDICT_OUTPUT _NUMBER _DEVICE _LRScheduler
+utilities.warnings  1.3  -  PossibleUserWarning rank_zero_warn rank_zero_deprecation
+fabric  1.9  -  seed_everything
+fabric.accelerators  1.9  -  Accelerator CPUAccelerator CUDAAccelerator MPSAccelerator find_usable_cuda_devices
+                     ACCELERATOR_REGISTRY=AcceleratorRegistry
+fabric.accelerators.accelerator  1.9  -  Accelerator
+fabric.accelerators.cpu  1.9  -  CPUAccelerator
+fabric.accelerators.cuda  1.9  -  CUDAAccelerator find_usable_cuda_devices
+fabric.accelerators.mps  1.9  -  MPSAccelerator
+fabric.loggers  1.9  -  Logger CSVLogger TensorBoardLogger
+fabric.loggers.csv_logs  1.9  -  CSVLogger
+fabric.loggers.logger  1.9  -  Logger rank_zero_experiment
+fabric.loggers.tensorboard  1.9  -  TensorBoardLogger
+fabric.plugins  1.9  -  Precision MixedPrecision HalfPrecision DoublePrecision
+fabric.plugins.environments  1.9  -  ClusterEnvironment LightningEnvironment TorchElasticEnvironment KubeflowEnvironment
+                             SLURMEnvironment
+fabric.plugins.precision  1.9  -  Precision MixedPrecision HalfPrecision DoublePrecision
+fabric.strategies  1.9  -  Strategy SingleDeviceStrategy ParallelStrategy DDPStrategy
+fabric.strategies.ddp  1.9  -  DDPStrategy
+fabric.strategies.single_device  1.9  -  SingleDeviceStrategy
+fabric.strategies.strategy  1.9  -  Strategy
+fabric.utilities  1.9  -  AttributeDict LightningEnum disable_possible_user_warnings measure_flops move_data_to_device
+                  rank_zero_deprecation rank_zero_info rank_zero_only rank_zero_warn suggested_max_num_workers
+fabric.utilities.apply_func  1.9  -  apply_to_collection move_data_to_device convert_to_tensors
+                             convert_tensors_to_scalars
+fabric.utilities.cloud_io  1.9  -  get_filesystem _load=load
+fabric.utilities.data  1.9  -  AttributeDict has_iterable_dataset has_len sized_len suggested_max_num_workers
+fabric.utilities.enums  1.9  -  LightningEnum
+fabric.utilities.exceptions  1.9  -  MisconfigurationException
+fabric.utilities.logger  1.9  -  _flatten_dict
+fabric.utilities.rank_zero  1.9  -  rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation
+                            LightningDeprecationWarning
+fabric.utilities.seed  1.9  -  seed_everything reset_seed pl_worker_init_function
+fabric.utilities.throughput  2.1  -  measure_flops get_available_flops
+fabric.utilities.types  1.9  -  _PATH _DEVICE _MAP_LOCATION_TYPE _PARAMETERS ReduceOp=torch.distributed:ReduceOp
+fabric.utilities.warnings  1.9  -  PossibleUserWarning disable_possible_user_warnings
+"""
+
+STARRED = {
+    "metrics": "fulmen.compat.metrics",
+    "metrics.classification": "fulmen.compat.metrics",
+    "metrics.regression": "fulmen.compat.metrics",
+    "metrics.functional": "fulmen.compat.functional",
+    "metrics.functional.classification": "fulmen.compat.functional",
+}
+"""Old modules that hold all public names of one of Fulmen's."""
+
+DUE = """
+the command line: cli utilities.cli LightningCLI LightningArgumentParser ArgsType SaveConfigCallback
+    instantiate_class instantiate_module OptimizerCallable LRSchedulerCallable
+the tuner: tuner tuner.tuning tuner.lr_finder tuner.batch_size_scaling Tuner LearningRateFinder
+    BatchSizeFinder callbacks.lr_finder callbacks.batch_size_finder
+profilers: profiler profilers SimpleProfiler AdvancedProfiler PyTorchProfiler PassThroughProfiler
+    Profiler XLAProfiler BaseProfiler AbstractProfiler
+finetuning: callbacks.finetuning BaseFinetuning BackboneFinetuning
+weight averaging: callbacks.stochastic_weight_avg callbacks.swa callbacks.weight_averaging
+    StochasticWeightAveraging WeightAveraging EMAWeightAveraging
+pruning and quantization: callbacks.pruning callbacks.quantization ModelPruning QuantizationAwareTraining
+writing of predictions: callbacks.prediction_writer BasePredictionWriter WriteInterval
+statistics of devices: callbacks.device_stats_monitor callbacks.gpu_stats_monitor DeviceStatsMonitor
+    GPUStatsMonitor GpuUsageLogger XLAStatsMonitor
+throughput and spikes: callbacks.throughput_monitor callbacks.spike ThroughputMonitor Throughput SpikeDetection
+    fabric.utilities.spike
+the MLflow logger: loggers.mlflow MLFlowLogger
+the Comet logger: loggers.comet CometLogger
+the Neptune logger: loggers.neptune NeptuneLogger
+DeepSpeed: strategies.deepspeed utilities.deepspeed DeepSpeedStrategy DeepSpeedPlugin DeepSpeedPrecision
+    convert_zero_checkpoint_to_fp32_state_dict DeepSpeedSummary
+FSDP and tensor parallelism: strategies.fsdp strategies.model_parallel FSDPStrategy FSDPPrecision ModelParallelStrategy
+    DDPFullyShardedNativeStrategy
+DataParallel: DataParallelPlugin DataParallelStrategy
+TPUs: accelerators.tpu accelerators.xla utilities.xla_device TPUAccelerator XLAAccelerator
+    XLADeviceUtils XLAStrategy TPUSpawnStrategy SingleTPUStrategy XLAPrecision
+Fabric: lite fabric.fabric fabric.wrappers Fabric LightningLite is_wrapped
+more cluster environments: LSFEnvironment MPIEnvironment XLAEnvironment
+checkpoint plugins: plugins.io plugins.io.checkpoint_plugin plugins.io.torch_plugin plugins.io.async_plugin
+    CheckpointIO TorchCheckpointIO AsyncCheckpointIO
+registries of strategies: StrategyRegistry STRATEGY_REGISTRY strategies.strategy_registry
+"""
+"""What Lightning has or had and Fulmen has not yet: a topic, and the paths and names that belong to it."""
+
+GONE = """
+0.9  -                     TrainsLogger loggers.trains
+1.8  DDPStrategy           DDPShardedPlugin DDPShardedStrategy DDPSpawnShardedStrategy
+2.0  precision='16-mixed'  ApexMixedPrecisionPlugin plugins.precision.apex_amp
+2.0  -                     HorovodStrategy BaguaStrategy ColossalAIStrategy HivemindStrategy DDP2Strategy DDP2Plugin
+2.0  -                     HPUAccelerator IPUAccelerator HPUParallelStrategy SingleHPUStrategy IPUStrategy
+2.0  plain_Python_loops    Loop FitLoop EvaluationLoop TrainingEpochLoop PredictionLoop loops loops.base loops.fit_loop
+"""
+"""What Lightning itself dropped without a counterpart: the release, what to use instead, and the names."""
+
+
+def table_path(module: str) -> str | None:
+    """The row that a module's full name means, such as "callbacks.base"; None where the table has none."""
+    path = _plain(module)
+    return path if path in _paths() else None
+
+
+def home(path: str, name: str) -> str | None:
+    """Where `name` of the old module `path` is now, as "module:name"."""
+    if path in STARRED and name in public(path):
+        return f"{STARRED[path]}:{name}"
+    return _paths()[path].get(name)
+
+
+def is_path(path: str, name: str) -> bool:
+    """Whether the old module `path` has a submodule called `name`."""
+    return _below(path, name) in _paths() or (path, name) == ("", "pytorch")
+
+
+def public(path: str) -> list[str]:
+    """The names that `from path import *` brings."""
+    if path in STARRED:
+        return list(import_module(STARRED[path]).__all__)
+    return [name for name in _paths()[path] if not name.startswith("_")]
+
+
+def load(where: str) -> Any:
+    """The object that "module:name" means."""
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
+
+
+def missing(path: str, name: str) -> str:
+    """What there is to say of a name or submodule that Fulmen has not, "" if the table does not know it."""
+    for words in (_below(path, name), name):
+        if words in _due():
+            return f"is not part of Fulmen yet: {_due()[words]} will come with a later release than 0.1."
+        if words in _gone():
+            version, instead = _gone()[words]
+            return f"left Lightning in {version}." + (f" Use {instead.replace('_', ' ')}." if instead != "-" else "")
+    return ""
+
+
+def eras(path: str) -> tuple[str, str]:
+    """The releases that brought and removed an old module; "-" for one that is still there."""
+    return next((since, gone) for row, since, gone, *_ in _rows(PATHS) if _plain_row(row) == path)
+
+
+def _plain(module: str) -> str:
+    """`lightning.pytorch.callbacks` is "callbacks", `lightning_fabric.utilities` is "fabric.utilities"."""
+    root, *parts = module.split(".")
+    if root == "lightning_fabric":
+        return ".".join(["fabric", *parts])
+    return ".".join(parts[1:] if parts[:1] == ["pytorch"] else parts)
+
+
+def _plain_row(row: str) -> str:
+    return "" if row == "." else row
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _rows(table: str) -> Iterator[list[str]]:
+    """The words of each row; a line that starts with a space goes on with the row before."""
+    for row in table.strip().replace("\n ", " ").splitlines():
+        yield row.split()
+
+
+@cache
+def _homes() -> dict[str, str]:
+    return {name: f"{module}:{name}" for module, *names in _rows(HOMES) for name in names}
+
+
+@cache
+def _paths() -> dict[str, dict[str, str]]:
+    """Each old module's names and where they are now."""
+    homes = _homes()
+    paths = {}
+    for row, _since, _gone, *names in _rows(PATHS):
+        pairs = [name.partition("=") for name in names]
+        paths[_plain_row(row)] = {old: new if ":" in new else homes[new or old] for old, _, new in pairs}
+    return paths
+
+
+@cache
+def _due() -> dict[str, str]:
+    rows = (row.partition(": ") for row in DUE.strip().replace("\n ", " ").splitlines())
+    return {word: topic for topic, _, words in rows for word in words.split()}
+
+
+@cache
+def _gone() -> dict[str, tuple[str, str]]:
+    return {word: (version, instead) for version, instead, *words in _rows(GONE) for word in words}

@@ -1,0 +1,25 @@
+"""Private aliases of old `utilities.types` modules that projects import all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+_PATH = Union[str, Path]  # noqa: UP007 (these are objects that code may take apart at run time)
+_DEVICE = Union[torch.device, str, int]  # noqa: UP007
+_MAP_LOCATION_TYPE = Union[_DEVICE, Callable[..., Any], Mapping[Any, Any], None]  # noqa: UP007
+_PARAMETERS = Iterator[nn.Parameter]
+_NUMBER = Union[int, float]  # noqa: UP007
+_METRIC = Union["Metric", Tensor, int, float]
+_EVALUATE_OUTPUT = list[Mapping[str, float]]
+_PREDICT_OUTPUT = Union[list[Any], list[list[Any]]]  # noqa: UP007
+_LRScheduler = LRScheduler
+LightningDeprecationWarning = DeprecationWarning
