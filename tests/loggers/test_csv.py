@@ -65,5 +65,5 @@ def test_a_resumed_run_neither_doubles_nor_misses_rows():
 
 def test_a_file_in_the_way_of_the_folder_is_named():
     Path("logs").write_text("")
-    with pytest.raises(MisconfigurationException, match=r"'logs.lightning_logs.version_0'.*file is in its way"):
+    with pytest.raises(MisconfigurationException, match=r"'logs.lightning_logs.version_0'.*is a file"):
         _ = CSVLogger("logs").experiment

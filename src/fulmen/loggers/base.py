@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from abc import ABC, abstractmethod
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import wraps
+from statistics import mean
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ MAX_WAITING = 10_000
 """As many rows wait in memory for a disk that fails; older ones are given up."""
 
 HPARAMS_FILE = "hparams.yaml"
+IN_THE_WAY = (FileExistsError, NotADirectoryError)
 
 
 class DummyExperiment:
@@ -31,15 +34,17 @@ class DummyExperiment:
     def nop(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
-    def __getattr__(self, _: str) -> Callable[..., None]:
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("__"):  # copy and pickle ask for these
+            raise AttributeError(name)
         return self.nop
 
-    def __getitem__(self, _: Any) -> DummyExperiment:
+    def __getitem__(self, _: Any) -> Any:
         return self
 
-    def __setitem__(self, *_: Any) -> None: ...
+    __setitem__ = nop
 
-    def __iter__(self) -> Iterator[DummyExperiment]:
+    def __iter__(self) -> Iterator[Any]:
         return iter((self,))
 
 
@@ -54,16 +59,9 @@ def rank_zero_experiment(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Logger(ABC):
-    """Where metrics and hyperparameters go. A logger of your own has `name`, `version` and the two log methods.
+    """Where metrics and hyperparameters go.
 
-    class PrintLogger(Logger):
-        name, version = "print", 0
-
-        def log_metrics(self, metrics, step=None):
-            print(step, metrics)
-
-        def log_hyperparams(self, params):
-            print(params)
+    A logger of your own has `name`, `version`, `log_metrics` and `log_hyperparams`; the rest does nothing by default.
     """
 
     @property
@@ -125,35 +123,27 @@ class Logger(ABC):
         """Continue that record where the checkpoint was made; call it before anything is logged."""
 
 
-class DummyLogger(Logger):
+class DummyLogger(DummyExperiment, Logger):
     """Takes everything and keeps nothing; stands in for real loggers in a trial run (fast_dev_run)."""
 
-    def __init__(self) -> None:
-        self._experiment = DummyExperiment()
+    @property
+    def name(self) -> str:
+        return ""
 
-    name = version = property(lambda self: "")
+    @property
+    def version(self) -> str:
+        return ""
 
     @property
     def experiment(self) -> DummyExperiment:
         """Takes every call and does nothing."""
-        return self._experiment
+        return DummyExperiment()
 
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("__"):  # copy and pickle ask for these
-            raise AttributeError(name)
-        return self._experiment.nop
-
-    def __getitem__(self, _: int) -> DummyLogger:
-        return self
-
-    def __iter__(self) -> Iterator[DummyLogger]:
-        return iter((self,))
 
 
 class FolderLogger(Logger):
@@ -170,7 +160,6 @@ class FolderLogger(Logger):
 
     @property
     def name(self) -> str:
-        """The experiment's name; "" leaves its folder out."""
         return self._name
 
     @property
@@ -183,7 +172,6 @@ class FolderLogger(Logger):
 
     @property
     def save_dir(self) -> str:
-        """The folder in which experiments are saved."""
         return self._save_dir
 
     @property
@@ -229,13 +217,27 @@ def plain(params: Any) -> Any:
     if isinstance(params, (Mapping, Namespace)):
         items = params.items() if isinstance(params, Mapping) else vars(params).items()
         return {str(name): plain(value) for name, value in items}
-    if is_dataclass(params) and not isinstance(params, type):
-        return {field.name: plain(getattr(params, field.name)) for field in fields(params)}
     if isinstance(params, (list, tuple, set, frozenset)) or type(params).__name__ == "ListConfig":
         return [plain(value) for value in params]
     if getattr(params, "ndim", None) == 0:  # a number of torch or NumPy
         return params.item()
+    if is_dataclass(params) and not isinstance(params, type):
+        return {field.name: plain(getattr(params, field.name)) for field in fields(params)}
     return getattr(params, "__qualname__", None) or str(params)
+
+
+def merge_dicts(
+    dicts: Sequence[Mapping[str, Any]],
+    agg_key_funcs: Mapping[str, Any] | None = None,
+    default_func: Callable[[Sequence[float]], float] = mean,
+) -> dict[str, Any]:
+    """The keys of all; the values of a key become one by its function in `agg_key_funcs`, or the default one."""
+    merged: dict[str, Any] = {}
+    for key in dict.fromkeys(key for one in dicts for key in one):
+        values, function = [one[key] for one in dicts if key in one], (agg_key_funcs or {}).get(key)
+        nested = isinstance(values[0], Mapping)
+        merged[key] = merge_dicts(values, function, default_func) if nested else (function or default_func)(values)
+    return merged
 
 
 def flat(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,16 +272,13 @@ def open_folder(folder: str) -> None:
     """Make `folder`, and say at once if nothing can be written there."""
     try:
         makedirs(folder)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise MisconfigurationException(
-            f"save_dir: {folder!r} cannot be a folder for logs, because a file is in its way. Name another folder."
-        ) from error
+        if not is_remote(folder) and not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "it is not writable")
     except OSError as error:
+        cause = "it, or a folder above it, is a file" if isinstance(error, IN_THE_WAY) else error.strerror or error
         raise MisconfigurationException(
-            f"save_dir: the folder {folder!r} for logs cannot be made: {error.strerror or error}. Name another folder."
+            f"save_dir: no logs can go to {folder!r}: {cause}. Name another folder."
         ) from error
-    if not is_remote(folder) and not os.access(folder, os.W_OK):
-        raise MisconfigurationException(f"save_dir: the folder {folder!r} is not writable. Name another folder.")
 
 
 def read(path: str) -> str:
@@ -308,20 +307,6 @@ def write(path: str, text: str) -> int:
                 os.unlink(partial)
             raise
     return len(content)
-
-
-def append(path: str, num_bytes: int, text: str) -> int:
-    """Write `text` after the first `num_bytes` of a file, whatever came after them; returns the new length."""
-    content = text.encode()
-    if is_remote(path):  # most stores cannot append
-        fs, target = _store(path)
-        fs.pipe_file(target, fs.cat_file(target)[:num_bytes] + content)
-    else:
-        with open(path, "r+b") as file:
-            file.truncate(num_bytes)
-            file.seek(num_bytes)
-            file.write(content)
-    return num_bytes + len(content)
 
 
 def save_hparams(folder: str, params: dict[str, Any]) -> bool:

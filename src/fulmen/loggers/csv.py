@@ -6,13 +6,13 @@ import csv
 import io
 import os
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import count, islice
 from typing import Any
 
 from torch import Tensor
 
-from fulmen.checkpoint.files import exists, join
+from fulmen.checkpoint.files import exists, is_remote, join
 from fulmen.loggers import base
 from fulmen.warn import rank_zero_only, rank_zero_warn
 
@@ -74,8 +74,8 @@ class ExperimentWriter:
     def _write_rows(self) -> None:
         path = self.metrics_file_path
         columns = sorted({name for row in self.metrics for name in row}.union(self.metrics_keys))
-        if columns == self.metrics_keys:
-            self._num_bytes = base.append(path, self._num_bytes, _text(columns, self.metrics))
+        if columns == self.metrics_keys and not is_remote(path):  # most stores cannot append
+            self._append(_text(columns, self.metrics).encode())
         else:
             if not self.metrics_keys:
                 _put_aside(path)
@@ -84,6 +84,13 @@ class ExperimentWriter:
         self.metrics_keys = columns
         self.num_rows += len(self.metrics)
         self.metrics = []
+
+    def _append(self, content: bytes) -> None:
+        with open(self.metrics_file_path, "r+b") as file:
+            file.truncate(self._num_bytes)  # a write that failed may have left half a row
+            file.seek(self._num_bytes)
+            file.write(content)
+        self._num_bytes += len(content)
 
     def _written(self, num_rows: int) -> list[dict[str, Any]]:
         return list(islice(csv.DictReader(io.StringIO(base.read(self.metrics_file_path), newline="")), num_rows))
@@ -148,7 +155,7 @@ class CSVLogger(base.FolderLogger):
         self.experiment.log_hparams(params or {})
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Tensor | float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
         """Add a row."""
         writer, every = self.experiment, self._flush_logs_every_n_steps
         writer.log_metrics(base.prefixed(metrics, self._prefix, self.LOGGER_JOIN_CHAR), step)

@@ -162,17 +162,7 @@ class WandbLogger(base.Logger):
         """Log a table, from `columns` and `data` or from a data frame; cells may be media."""
         self.log_metrics({key: _wandb().Table(columns=columns, data=data, dataframe=dataframe)}, step)
 
-    @rank_zero_only
-    def log_text(
-        self,
-        key: str,
-        columns: list[str] | None = None,
-        data: list[list[str]] | None = None,
-        dataframe: Any = None,
-        step: int | None = None,
-    ) -> None:
-        """Log texts as a table."""
-        self.log_table(key, columns, data, dataframe, step)
+    log_text = log_table
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: list[Any]) -> None:
