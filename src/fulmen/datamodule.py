@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 class LightningDataModule(HyperparametersMixin, DataHooks):
     """Download, split and load data apart from any model.
 
-        class Digits(L.LightningDataModule):
-            def setup(self, stage):
-                self.train_set, self.val_set = ...
+    class Digits(L.LightningDataModule):
+        def setup(self, stage):
+            self.train_set, self.val_set = ...
 
-            def train_dataloader(self):
-                return DataLoader(self.train_set, batch_size=64, shuffle=True)
+        def train_dataloader(self):
+            return DataLoader(self.train_set, batch_size=64, shuffle=True)
 
-        trainer.fit(model, datamodule=Digits())
+    trainer.fit(model, datamodule=Digits())
     """
 
     name: str | None = None

@@ -64,11 +64,15 @@ class Exports:
         try:
             import torch_tensorrt  # type: ignore[import-not-found]
         except ImportError as error:
-            raise ModuleNotFoundError("to_tensorrt needs the package torch_tensorrt: pip install torch-tensorrt.") from error
+            raise ModuleNotFoundError(
+                "to_tensorrt needs the package torch_tensorrt: pip install torch-tensorrt."
+            ) from error
         example = self._example_of(input_sample, "input_sample")
         inputs = list(example) if isinstance(example, tuple) else [example]
         module: Any = self.eval().to(default_device)  # type: ignore[attr-defined]
-        compiled = torch_tensorrt.compile(module, ir=ir, inputs=[i.to(default_device) for i in inputs], **compile_kwargs)
+        compiled = torch_tensorrt.compile(
+            module, ir=ir, inputs=[i.to(default_device) for i in inputs], **compile_kwargs
+        )
         if file_path is not None:
             torch_tensorrt.save(compiled, file_path, inputs=inputs, output_format=output_format, retrace=retrace)
         return compiled

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Number
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -14,12 +12,21 @@ from torch import Tensor
 
 from fulmen.errors import MisconfigurationException
 from fulmen.tree import batch_size as size_of
+from fulmen.values import as_tensor, check_value, is_metric, read, wide, wide_tensor
 
 if TYPE_CHECKING:
     from fulmen.strategy.base import Strategy
 
 REDUCTIONS = ("mean", "sum", "min", "max")
-FUNCTIONS = {torch.mean: "mean", torch.sum: "sum", torch.min: "min", torch.max: "max", min: "min", max: "max", sum: "sum"}
+FUNCTIONS = {
+    torch.mean: "mean",
+    torch.sum: "sum",
+    torch.min: "min",
+    torch.max: "max",
+    min: "min",
+    max: "max",
+    sum: "sum",
+}
 LOADER_SUFFIX = "/dataloader_idx_"
 
 
@@ -99,11 +106,11 @@ class Slot:
         if size is None:
             size = self.store.batch_size()
         if self.total is None:
-            self.total = _wide(value) * size
+            self.total = wide(value) * size
         elif isinstance(self.total, Tensor):
             self.total.add_(value, alpha=size) if isinstance(value, Tensor) else self.total.add_(value * size)
         else:
-            self.total = self.total + (_wide(value) * size)
+            self.total = self.total + (wide(value) * size)
         self.weight += size
 
     def epoch_value(self) -> Any:
@@ -124,12 +131,15 @@ class FoldSlot(Slot):
     """reduce_fx "sum", "min" or "max"."""
 
     __slots__ = ()
-    folds: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"sum": torch.add, "min": torch.minimum, "max": torch.maximum}
+    folds: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "sum": torch.add,
+        "min": torch.minimum,
+        "max": torch.maximum,
+    }
 
     def keep(self, value: Any, size: int | None) -> None:
-        wide = _wide(value)
-        wide = wide if isinstance(wide, Tensor) else torch.tensor(wide, dtype=torch.float64)
-        self.total = wide if self.total is None else self.folds[self.op](self.total, wide)
+        new = torch.as_tensor(wide(value), dtype=None if isinstance(value, Tensor) else torch.float64)
+        self.total = new if self.total is None else self.folds[self.op](self.total, new)
 
     def epoch_value(self) -> Any:
         return self.total
@@ -242,7 +252,9 @@ class LogStore:
         check_value(name, value)
         op = FUNCTIONS.get(rule[4], rule[4])
         if not callable(op) and op not in REDUCTIONS:
-            raise MisconfigurationException(f"self.log({name!r}, reduce_fx={op!r}): choose from {REDUCTIONS} or a function.")
+            raise MisconfigurationException(
+                f"self.log({name!r}, reduce_fx={op!r}): choose from {REDUCTIONS} or a function."
+            )
         on_step = phase.on_step if rule[2] is None else rule[2]
         on_epoch = phase.on_epoch if rule[3] is None else rule[3]
         if not phase.per_batch and on_step:
@@ -270,7 +282,9 @@ class LogStore:
         slots, self.unsynced = self.unsynced, []
         self._same_on_all_ranks(slots)
         for op, group in _by_op(slots):
-            values = self.strategy.reduce(torch.stack([_wide_tensor(s.last, self.strategy) for s in group]), op)
+            values = self.strategy.reduce(
+                torch.stack([wide_tensor(s.last, self.strategy.root_device) for s in group]), op
+            )
             for slot, value in zip(group, values.unbind(), strict=True):
                 slot.last = value
 
@@ -280,9 +294,9 @@ class LogStore:
             return
         self._same_on_all_ranks(slots)
         for op, group in _by_op(slots):
-            totals = [_wide_tensor(s.total, self.strategy) for s in group]
+            totals = [wide_tensor(s.total, self.strategy.root_device) for s in group]
             if op == "mean":
-                weights = [_wide_tensor(s.weight, self.strategy) for s in group]
+                weights = [wide_tensor(s.weight, self.strategy.root_device) for s in group]
                 summed = self.strategy.reduce(torch.stack(totals + weights), "sum")
                 for slot, total, weight in zip(group, summed, summed[len(group) :], strict=False):
                     slot.total, slot.weight = total, weight
@@ -439,70 +453,12 @@ class Waiting(dict[str, Slot]):
         super().__setitem__(name, slot)
 
 
-def read(values: dict[str, Any]) -> dict[str, float]:
-    """Values as Python numbers; tensors of one device come over in one transfer."""
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    found = dict(values)
-    for device in {t.device for t in tensors.values()}:
-        names = [n for n, t in tensors.items() if t.device == device]
-        wide = torch.float32 if device.type == "mps" else torch.float64
-        numbers = torch.stack([_single(n, tensors[n]).to(wide) for n in names]).tolist()
-        found.update(zip(names, numbers, strict=True))
-    return found
-
-
-def as_tensor(value: Any) -> Tensor:
-    """The form in which users read metrics: a tensor, float32 for Python numbers."""
-    if not isinstance(value, Tensor):
-        return torch.tensor(value, dtype=torch.float32)
-    return value if value.dtype in (torch.float32, torch.float64) else value.float()
-
-
-def check_value(name: str, value: Any) -> None:
-    """Raise unless `value` is a number, a tensor of one element or a torchmetrics object."""
-    if isinstance(value, Tensor):
-        _single(name, value)
-    elif isinstance(value, dict):
-        raise TypeError(f"self.log({name!r}, {{...}}): a nested dict cannot be logged; call self.log_dict with a flat one.")
-    elif not is_metric(value) and not isinstance(value, Number):
-        raise TypeError(
-            f"self.log({name!r}, {value!r}): a {type(value).__name__} cannot be logged, only a number, a tensor of one "
-            "element or a torchmetrics object."
-        )
-
-
-def is_metric(value: Any) -> bool:
-    torchmetrics = sys.modules.get("torchmetrics")
-    return torchmetrics is not None and isinstance(value, torchmetrics.Metric)
-
-
-def _single(name: str, value: Tensor) -> Tensor:
-    if value.numel() != 1:
-        raise ValueError(
-            f"self.log({name!r}, ...): a tensor of shape {tuple(value.shape)} is not a single value; reduce it first, for "
-            "example with .mean()."
-        )
-    return value.detach().reshape(())
-
-
 def _slot_class(value: Any, op: Any) -> type[Slot]:
     if is_metric(value):
         return MetricSlot
     if callable(op):
         return CallableSlot
     return Slot if op == "mean" else FoldSlot
-
-
-def _wide(value: Any) -> Any:
-    """Sums run in double precision, so that a long epoch's mean doesn't drift."""
-    if isinstance(value, Tensor):
-        return value.to(torch.float32 if value.device.type == "mps" else torch.float64)
-    return float(value)  # a Python number
-
-
-def _wide_tensor(value: Any, strategy: Strategy) -> Tensor:
-    dtype = torch.float32 if strategy.root_device.type == "mps" else torch.float64
-    return torch.as_tensor(0.0 if value is None else value, dtype=dtype, device=strategy.root_device).reshape(())
 
 
 def _by_op(slots: Iterable[Slot]) -> list[tuple[Any, list[Slot]]]:

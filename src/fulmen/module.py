@@ -13,10 +13,9 @@ from torch.optim import Optimizer
 from fulmen.checkpoint.hparams import HyperparametersMixin, class_only, load_module
 from fulmen.export import Exports
 from fulmen.lifecycle import CheckpointHooks, DataHooks, ModelHooks
-from fulmen.optim import LightningOptimizer, parameters
+from fulmen.optim import parameters
 
 if TYPE_CHECKING:
-    from fulmen.callbacks.base import Callback
     from fulmen.logs import LogStore
     from fulmen.trainer import Trainer
 
@@ -29,17 +28,17 @@ OUTSIDE = (
 class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHooks, Exports, nn.Module):
     """A model with its steps, its optimizers and, if you like, its data.
 
-        class Classifier(L.LightningModule):
-            def __init__(self):
-                super().__init__()
-                self.net = nn.Linear(64, 10)
+    class Classifier(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(64, 10)
 
-            def training_step(self, batch, batch_idx):
-                x, y = batch
-                return nn.functional.cross_entropy(self.net(x), y)
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return nn.functional.cross_entropy(self.net(x), y)
 
-            def configure_optimizers(self):
-                return torch.optim.Adam(self.parameters(), lr=1e-3)
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=1e-3)
     """
 
     prepare_data_per_node = True

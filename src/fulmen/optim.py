@@ -86,7 +86,11 @@ def _dicts(items: list[dict[str, Any]]) -> tuple[list[Any], list[tuple[Any, str 
     for item in items:
         for key in item:
             if key not in OUTER_KEYS:
-                hint = " It belongs inside the dict under 'lr_scheduler'." if key in CONFIG_KEYS else nearest(key, OUTER_KEYS)
+                hint = (
+                    " It belongs inside the dict under 'lr_scheduler'."
+                    if key in CONFIG_KEYS
+                    else nearest(key, OUTER_KEYS)
+                )
                 raise MisconfigurationException(
                     f"configure_optimizers returned a dict with the unknown key {key!r}; expected keys are {OUTER_KEYS}.{hint}"
                 )
@@ -95,7 +99,11 @@ def _dicts(items: list[dict[str, Any]]) -> tuple[list[Any], list[tuple[Any, str 
         scheduler = item.get("lr_scheduler")
         if scheduler is not None:
             schedulers.append((scheduler, item.get("monitor")))
-    return [item["optimizer"] for item in items], schedulers, [item["frequency"] for item in items if "frequency" in item]
+    return (
+        [item["optimizer"] for item in items],
+        schedulers,
+        [item["frequency"] for item in items if "frequency" in item],
+    )
 
 
 def _config(given: Any, monitor: str | None) -> LRSchedulerConfig:
@@ -202,7 +210,10 @@ class Schedulers:
     """Steps the schedulers that are due; `values` reads the logged values that plateau schedulers watch."""
 
     def __init__(
-        self, configs: Sequence[LRSchedulerConfig], call: Callable[..., Any] | None, values: Callable[[], dict[str, Any]]
+        self,
+        configs: Sequence[LRSchedulerConfig],
+        call: Callable[..., Any] | None,
+        values: Callable[[], dict[str, Any]],
     ) -> None:
         self.configs = list(configs)
         self.call = call  # the module's lr_scheduler_step, if it overrides it

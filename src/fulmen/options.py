@@ -140,11 +140,11 @@ def _check_limits(options: Options) -> None:
         if value is None or value is True or value is False:
             if value is None:
                 continue
-        elif is_count(value) and value >= 0:
-            continue
-        elif isinstance(value, float) and 0.0 <= value <= 1.0:
-            continue
-        elif isinstance(value, float) and (value == math.inf or (value > 1 and value.is_integer())):
+        elif (
+            (is_count(value) and value >= 0)
+            or (isinstance(value, float) and 0.0 <= value <= 1.0)
+            or (isinstance(value, float) and (value == math.inf or (value > 1 and value.is_integer())))
+        ):
             continue
         kind = MisconfigurationException if isinstance(value, (int, float)) else TypeError
         raise kind(f"{name}={value!r} must be an int (batches) or a float between 0.0 and 1.0 (share of the epoch).")
@@ -168,7 +168,9 @@ def _check_limits(options: Options) -> None:
 
 def _check_choices(options: Options) -> None:
     if not isinstance(options.fast_dev_run, (bool, int)) or options.fast_dev_run < 0:
-        raise TypeError(f"fast_dev_run={options.fast_dev_run!r} must be a bool, or an int: the number of batches to run.")
+        raise TypeError(
+            f"fast_dev_run={options.fast_dev_run!r} must be a bool, or an int: the number of batches to run."
+        )
     value = options.gradient_clip_val
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise TypeError(f"gradient_clip_val={value!r} must be an int or float.")
@@ -194,7 +196,9 @@ def _check_choices(options: Options) -> None:
             f"will be {words})."
         )
     if options.model_registry is not None:
-        raise MisconfigurationException("model_registry needs a registry service that Fulmen does not speak to; leave it out.")
+        raise MisconfigurationException(
+            "model_registry needs a registry service that Fulmen does not speak to; leave it out."
+        )
 
 
 def _check_loggers(options: Options) -> None:
@@ -245,7 +249,9 @@ def _defaults(options: Options) -> Options:
             max_epochs = -1
     callbacks = options.callbacks
     overfit = options.overfit_batches
-    limits: dict[str, Any] = {name: 1.0 if getattr(options, name) is None else getattr(options, name) for name in LIMITS}
+    limits: dict[str, Any] = {
+        name: 1.0 if getattr(options, name) is None else getattr(options, name) for name in LIMITS
+    }
     if overfit:
         limits |= {"limit_train_batches": overfit, "limit_val_batches": overfit}
     ones = [n for n in LIMITS if is_count(getattr(options, n)) and getattr(options, n) == 1]
@@ -285,7 +291,9 @@ def _barebones(options: Options) -> Options:
     }  # fmt: skip
     wrong = [f"{name}={value!r}" for name, value in asked.items() if value]
     if wrong:
-        raise MisconfigurationException(f"barebones=True turns off what {', '.join(wrong)} asks for; drop one of the two.")
+        raise MisconfigurationException(
+            f"barebones=True turns off what {', '.join(wrong)} asks for; drop one of the two."
+        )
     return replace(
         options, enable_checkpointing=False, logger=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, log_every_n_steps=0,

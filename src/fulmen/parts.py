@@ -33,7 +33,11 @@ def loggers(options: Options) -> list[Logger]:
 
 def _job() -> str | None:
     """A SLURM job's number names the version folder, so that a requeued job goes on in it."""
-    return os.environ.get("SLURM_JOB_ID") if os.environ.get("SLURM_JOB_NAME", "bash") not in ("bash", "interactive") else None
+    return (
+        os.environ.get("SLURM_JOB_ID")
+        if os.environ.get("SLURM_JOB_NAME", "bash") not in ("bash", "interactive")
+        else None
+    )
 
 
 def callbacks(options: Options) -> list[Callback]:

@@ -101,7 +101,11 @@ class Readout:
 
     def _limit(self, name: str) -> Any:
         loop = self.train_loop
-        return getattr(loop, name) if loop is not None and getattr(self.options, name) is not None else getattr(self.options, name)
+        return (
+            getattr(loop, name)
+            if loop is not None and getattr(self.options, name) is not None
+            else getattr(self.options, name)
+        )
 
     @property
     def is_last_batch(self) -> bool:
@@ -128,7 +132,9 @@ class Readout:
         """Optimizer steps of the whole fit, for schedulers; loads the training data if that was not done yet."""
         loop = self.train_loop
         if loop is None:
-            raise RuntimeError("trainer.estimated_stepping_batches is known within fit only, from configure_optimizers on.")
+            raise RuntimeError(
+                "trainer.estimated_stepping_batches is known within fit only, from configure_optimizers on."
+            )
         if not loop.source.loaded:
             loop.load_data()
         max_epochs, max_steps = loop.max_epochs, loop.max_steps

@@ -96,6 +96,15 @@ def restore(states: dict[str, Any]) -> None:
         torch.mps.set_rng_state(states["mps"].cpu())
 
 
+def part(rank: int) -> None:
+    """From here on this rank draws other numbers than rank zero, from the same seed."""
+    seed = (torch.initial_seed() + rank) % (MAX_SEED + 1)
+    random.seed(seed)
+    torch.manual_seed(seed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(seed)
+
+
 @contextmanager
 def isolate_rng(include_cuda: bool = True) -> Iterator[None]:
     """Whatever is drawn or seeded inside, the random states afterwards are those from before.

@@ -26,8 +26,8 @@ from fulmen.loop.step import AutomaticStep, ManualStep
 from fulmen.loop.train import TrainLoop
 from fulmen.module import LightningModule
 from fulmen.readout import Readout
-from fulmen.strategy.parallel import ParallelStrategy
 from fulmen.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
+from fulmen.strategy.parallel import ParallelStrategy
 from fulmen.warn import rank_zero_info, rank_zero_warn
 
 LIVE = (
@@ -41,8 +41,8 @@ LIVE = (
 class Trainer(Readout):
     """Runs a LightningModule: fit, validate, test, predict.
 
-        trainer = L.Trainer(max_epochs=5)
-        trainer.fit(model, train_loader, val_loader)
+    trainer = L.Trainer(max_epochs=5)
+    trainer.fit(model, train_loader, val_loader)
     """
 
     val_check_interval: int | float | str | timedelta | dict[str, int]
@@ -445,7 +445,6 @@ class Trainer(Readout):
         self._begin(module)
         self.evaluation = EvaluateLoop(self, self.sources[stage], "validation" if stage == "val" else "test")
         self.evaluation.load_data()
-        verify.loaders(self.sources[stage])
         results = self.evaluation.run()
         self._end(str(self.state.fn))
         return results
@@ -547,7 +546,9 @@ class Trainer(Readout):
             found = [c.find_last(self) for c in self.checkpoint_callbacks if hasattr(c, "find_last")]
             path = next((p for p in found if p), None)
             if path is None:
-                rank_zero_warn("ckpt_path='last', but there is no checkpoint yet (save_last=True keeps one): from scratch.")
+                rank_zero_warn(
+                    "ckpt_path='last', but there is no checkpoint yet (save_last=True keeps one): from scratch."
+                )
             return path
         if ckpt_path is not None and not isinstance(ckpt_path, str) and not hasattr(ckpt_path, "__fspath__"):
             raise CheckpointError(f"ckpt_path={ckpt_path!r} must be a path, a URL, 'best' or 'last'.")

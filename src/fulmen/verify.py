@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.utils.data import DataLoader, RandomSampler
 
 from fulmen.callbacks.base import Callback
 from fulmen.datamodule import LightningDataModule
@@ -13,7 +12,7 @@ from fulmen.errors import MisconfigurationException, nearest
 from fulmen.hooks import check_spelling, check_step, overrides, require
 from fulmen.loop.source import Source
 from fulmen.module import LightningModule
-from fulmen.warn import PossibleUserWarning, rank_zero_warn
+from fulmen.warn import rank_zero_warn
 
 if TYPE_CHECKING:
     from fulmen.trainer import Trainer
@@ -49,7 +48,9 @@ def arguments(verb: str, unknown: dict[str, Any], known: tuple[str, ...]) -> dic
     translated = translate_call(verb, unknown, set(known))
     for name in translated:
         if name not in known:
-            raise TypeError(f"trainer.{verb} has no argument {name!r}.{nearest(name, known)} It takes {', '.join(known)}.")
+            raise TypeError(
+                f"trainer.{verb} has no argument {name!r}.{nearest(name, known)} It takes {', '.join(known)}."
+            )
     return translated
 
 
@@ -59,7 +60,9 @@ def datamodule(given: Any, loaders: tuple[Any, ...]) -> None:
     if not isinstance(given, LightningDataModule):
         raise TypeError(f"datamodule={given!r:.100} is not a LightningDataModule.")
     if any(loader is not None for loader in loaders):
-        raise MisconfigurationException("Both datamodule and dataloaders were passed, which cannot go together; pass one.")
+        raise MisconfigurationException(
+            "Both datamodule and dataloaders were passed, which cannot go together; pass one."
+        )
     check_spelling(given, LightningDataModule)
 
 
@@ -81,7 +84,9 @@ def fit(trainer: Trainer, module: LightningModule, train: Source, val: Source) -
                 "define val_dataloader."
             )
     elif val.exists and trainer.limit_val_batches != 0:
-        rank_zero_warn(f"There are validation data, but {type(module).__name__} has no validation_step: no validation runs.")
+        rank_zero_warn(
+            f"There are validation data, but {type(module).__name__} has no validation_step: no validation runs."
+        )
     if data is None and not module.automatic_optimization and overrides(module, "optimizer_step", LightningModule):
         rank_zero_warn("optimizer_step is not called with manual optimization; step in training_step instead.")
 
@@ -108,7 +113,9 @@ def prediction(trainer: Trainer, module: LightningModule, source: Source) -> Non
 
 def _spelling(module: LightningModule) -> None:
     if "_modules" not in module.__dict__:
-        raise RuntimeError(f"{type(module).__name__}.__init__ did not call super().__init__() before anything else; add it.")
+        raise RuntimeError(
+            f"{type(module).__name__}.__init__ did not call super().__init__() before anything else; add it."
+        )
     check_spelling(module, LightningModule)
 
 
@@ -125,15 +132,3 @@ def callbacks(callbacks: list[Callback]) -> None:
                 f"callbacks has two {type(callback).__name__} with the same state_key {callback.state_key!r}, so their states "
                 "cannot be told apart in a checkpoint. Give them different settings, or override state_key."
             )
-
-
-def loaders(source: Source) -> None:
-    """Evaluation data that is shuffled."""
-    for loader in source.loaders:
-        if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
-            rank_zero_warn(
-                f"The {source.stage} dataloader is shuffled; set shuffle=False, so that runs can be compared.",
-                category=PossibleUserWarning,
-            )
-
-

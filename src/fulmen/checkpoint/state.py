@@ -77,7 +77,8 @@ def _metrics(module: torch.nn.Module) -> dict[str, Any]:
 
 def _metric_states(module: torch.nn.Module) -> dict[str, Any]:
     return {
-        name: {"count": metric._update_count, "values": dict(metric.metric_state)} for name, metric in _metrics(module).items()
+        name: {"count": metric._update_count, "values": dict(metric.metric_state)}
+        for name, metric in _metrics(module).items()
     }
 
 

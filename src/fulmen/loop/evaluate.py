@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fulmen import data
 from fulmen.errors import MisconfigurationException
 from fulmen.hooks import check_step
 from fulmen.logs import PHASES
 from fulmen.loop import rows
 from fulmen.loop.fetch import Fetch, Pull
 from fulmen.loop.source import Source
+from fulmen.warn import PossibleUserWarning, rank_zero_warn
 
 if TYPE_CHECKING:
     from fulmen.trainer import Trainer
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 class EvaluateLoop:
     """One pass over the loaders of a stage, "validation" or "test":
 
-        on_<stage>_start, on_<stage>_epoch_start
-        for each loader, for each batch: on_<stage>_batch_start, <stage>_step, on_<stage>_batch_end
-        on_<stage>_epoch_end, a row for the loggers, on_<stage>_end
+    on_<stage>_start, on_<stage>_epoch_start
+    for each loader, for each batch: on_<stage>_batch_start, <stage>_step, on_<stage>_batch_end
+    on_<stage>_epoch_end, a row for the loggers, on_<stage>_end
     """
 
     def __init__(self, trainer: Trainer, source: Source, stage: str) -> None:
@@ -59,6 +61,12 @@ class EvaluateLoop:
         self.source.load(trainer.strategy, trainer.options.use_distributed_sampler, overfit, trainer.current_epoch)
         self.counts = self.source.limits(self._limit, self._argument)
         self.done = [0] * len(self.counts)
+        for loader in self.source.loaders:
+            if data.is_shuffled(loader):
+                rank_zero_warn(
+                    f"The {self.source.stage} dataloader is shuffled; set shuffle=False, so that runs can be compared.",
+                    category=PossibleUserWarning,
+                )
         self.takes = check_step(self.module, f"{self.stage}_step")
         if len(self.counts) > 1 and self.takes not in ("dataloader_idx", "dataloader_idx_only", "iterator"):
             raise MisconfigurationException(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -19,7 +18,9 @@ class Fetch:
     fetched ahead, so that `is_last` is true in time.
     """
 
-    def __init__(self, loader: Any, length: int | float, limit: int | float, prepare: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self, loader: Any, length: int | float, limit: int | float, prepare: Callable[[Any], Any] | None
+    ) -> None:
         self.loader = loader
         self.sized = length != math.inf
         self.total = min(length, limit)
@@ -86,7 +87,10 @@ def after(loader: Any, skip: int, state: Any) -> Iterator[Any]:
         loader.load_state_dict(state)
         return iter(loader)
     if isinstance(loader, DataLoader) and loader.batch_sampler is not None and not _streams(loader):
-        return iter(with_batch_sampler(loader, Behind(loader.batch_sampler, skip)))
+        rest = Behind(loader.batch_sampler, skip)
+        iterator = iter(with_batch_sampler(loader, rest))
+        rest.skip()
+        return iterator
     iterator = iter(loader)
     for _ in range(skip):
         next(iterator, None)
@@ -98,16 +102,31 @@ def _streams(loader: DataLoader[Any]) -> bool:
 
 
 class Behind:
-    """A batch sampler without its first lists of indices."""
+    """A batch sampler without its first lists of indices.
 
-    def __init__(self, batch_sampler: Any, skip: int) -> None:
-        self.batch_sampler, self.skip = batch_sampler, skip
+    They are drawn when the first list is asked for, or by `skip`: not before the loader's iterator has drawn its seed,
+    as in an epoch that was not interrupted.
+    """
 
-    def __iter__(self) -> Iterator[Any]:
-        return islice(iter(self.batch_sampler), self.skip, None)
+    def __init__(self, batch_sampler: Any, count: int) -> None:
+        self.batch_sampler, self.count = batch_sampler, count
+        self.left = count
 
     def __len__(self) -> int:
-        return len(self.batch_sampler) - self.skip
+        return len(self.batch_sampler) - self.count
+
+    def __iter__(self) -> Behind:
+        self.lists, self.left = iter(self.batch_sampler), self.count
+        return self
+
+    def skip(self) -> None:
+        for _ in range(self.left):
+            next(self.lists, None)
+        self.left = 0
+
+    def __next__(self) -> Any:
+        self.skip()
+        return next(self.lists)
 
 
 class Pull:

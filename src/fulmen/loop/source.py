@@ -61,7 +61,9 @@ class Source:
         self.loaded_epoch = epoch
         argument = ARGUMENTS[self.stage] if self.owner is None else f"{type(self.owner).__name__}.{self.hook}"
         if self.raw is None:
-            raise MisconfigurationException(f"{argument} returned None; it must return a DataLoader or another iterable.")
+            raise MisconfigurationException(
+                f"{argument} returned None; it must return a DataLoader or another iterable."
+            )
         self.loaders = self._arrange(argument, strategy, sampler, overfit)
         self.lengths = [data.loader_length(loader) for loader in self.loaders]
 

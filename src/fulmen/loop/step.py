@@ -25,7 +25,12 @@ class Step:
     """The parts that both kinds of optimization share; everything that can be known is settled here."""
 
     def __init__(
-        self, module: LightningModule, optimizers: list[Optimizer], strategy: Strategy, precision: Precision, progress: Progress
+        self,
+        module: LightningModule,
+        optimizers: list[Optimizer],
+        strategy: Strategy,
+        precision: Precision,
+        progress: Progress,
     ) -> None:
         self.module, self.strategy, self.precision, self.progress = module, strategy, precision, progress
         self.optimizers: list[Any] = [LightningOptimizer(o) for o in optimizers]
@@ -61,7 +66,11 @@ class Step:
     def forward(self, batch: Any, batch_idx: int) -> Any:
         if self.special is not None:
             return self.special(batch, batch_idx)
-        return self.module.training_step(batch, batch_idx) if self.takes == "batch_idx" else self.module.training_step(batch)
+        return (
+            self.module.training_step(batch, batch_idx)
+            if self.takes == "batch_idx"
+            else self.module.training_step(batch)
+        )
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the loss, with the hooks around."""
@@ -89,7 +98,12 @@ class AutomaticStep(Step):
     """training_step, zero_grad, backward, clip and step, in the order that the hooks' documentation gives."""
 
     def __init__(
-        self, module: LightningModule, optimizers: list[Optimizer], strategy: Strategy, precision: Precision, progress: Progress
+        self,
+        module: LightningModule,
+        optimizers: list[Optimizer],
+        strategy: Strategy,
+        precision: Precision,
+        progress: Progress,
     ) -> None:
         super().__init__(module, optimizers, strategy, precision, progress)
         self.optimizer: Any = optimizers[0] if optimizers else None

@@ -72,9 +72,10 @@ class TrainLoop:
         if self.skips():
             return
         self.prepare()
-        hooks = self.hooks
+        if self.trainer.global_rank and self.resume is None and not self.progress.batches:
+            seed.part(self.trainer.global_rank)
         self.logs.enter(TRAIN_EPOCH)
-        for hook in hooks.on_train_start:
+        for hook in self.hooks.on_train_start:
             hook()
         while not self.finished():
             self.run_epoch()
@@ -132,7 +133,12 @@ class TrainLoop:
 
     def load_data(self) -> None:
         trainer, source = self.trainer, self.source
-        source.load(trainer.strategy, trainer.options.use_distributed_sampler, bool(trainer.overfit_batches), self.progress.epoch)
+        source.load(
+            trainer.strategy,
+            trainer.options.use_distributed_sampler,
+            bool(trainer.overfit_batches),
+            self.progress.epoch,
+        )
         (self.num_batches,) = source.limits(trainer.limit_train_batches, "limit_train_batches")
         if self.num_batches == 0:
             raise MisconfigurationException(
@@ -220,7 +226,9 @@ class TrainLoop:
                 self.write_row()
             for hook in late:
                 hook(output, batch, idx)
-            if (progress.batch >= self.validate_at or fetch.is_last or self.trainer.should_stop) and self.validation_due:
+            if (
+                progress.batch >= self.validate_at or fetch.is_last or self.trainer.should_stop
+            ) and self.validation_due:
                 self.validate()
             if self.schedules and step.stepping:
                 self.schedulers.watch("step", progress.stepped)
@@ -292,7 +300,12 @@ class TrainLoop:
             self.next_validation_s = time.monotonic() + self.interval_s
         elif isinstance(interval, int):
             self.val_batches = interval
-            if interval > self.num_batches and every_epoch is not None and self.validation.enabled and self.trainer.val_source.exists:
+            if (
+                interval > self.num_batches
+                and every_epoch is not None
+                and self.validation.enabled
+                and self.trainer.val_source.exists
+            ):
                 raise MisconfigurationException(
                     f"val_check_interval={interval} is more than the {self.num_batches} batches of an epoch. Set it lower, or "
                     "check_val_every_n_epoch=None to count batches over epochs."
