@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from fulmen.errors import MisconfigurationException
 from fulmen.loggers import CSVLogger
 
 
@@ -63,7 +65,131 @@ def test_a_resumed_run_neither_doubles_nor_misses_rows():
     assert Path(resumed.log_dir, "metrics.csv").read_bytes() == Path(whole.log_dir, "metrics.csv").read_bytes()
 
 
-def test_a_file_in_the_way_of_the_folder_is_named():
-    Path("logs").write_text("")
-    with pytest.raises(MisconfigurationException, match=r"'logs.lightning_logs.version_0'.*is a file"):
-        _ = CSVLogger("logs").experiment
+def test_rows_are_written_every_so_many_steps():
+    logger = CSVLogger("logs", flush_logs_every_n_steps=10)
+    for step in range(3, 19):
+        logger.log_metrics({"loss": 1.0}, step)
+
+    assert [row["step"] for row in table(logger)] == [str(step) for step in range(3, 10)]
+    assert len(logger.experiment.metrics) == 9
+    logger.finalize("success")
+    assert len(table(logger)) == 16
+
+
+def test_rows_without_a_step_are_counted_and_names_get_the_prefix():
+    logger = CSVLogger("logs", prefix="train", flush_logs_every_n_steps=2)
+    for _ in range(3):
+        logger.log_metrics({"loss": 1.0})
+    logger.save()
+
+    assert [(row["train-loss"], row["step"]) for row in table(logger)] == [("1.0", "0"), ("1.0", "1"), ("1.0", "2")]
+
+
+def test_rows_of_an_earlier_run_in_the_same_folder_are_kept_beside():
+    for number in (1, 2):
+        logger = CSVLogger("logs", version="run")
+        logger.log_metrics({"loss": number}, 0)
+        if number == 2:
+            with pytest.warns(UserWarning, match=r"metrics.csv was there before.*rows are in .*metrics-1.csv"):
+                logger.save()
+        logger.finalize("success")
+
+    assert Path(logger.log_dir, "metrics-1.csv").read_bytes() == b"loss,step\r\n1,0\r\n"
+    assert Path(logger.log_dir, "metrics.csv").read_bytes() == b"loss,step\r\n2,0\r\n"
+
+
+def test_a_resumed_run_tells_of_rows_that_are_gone():
+    logger = CSVLogger("logs")
+    for step in range(3):
+        logger.log_metrics({"loss": 1.0}, step)
+    state = logger.state_dict()
+    Path(logger.log_dir, "metrics.csv").write_bytes(b"loss,step\r\n1.0,0\r\n1.0,")
+
+    resumed = CSVLogger("logs")
+    with pytest.warns(UserWarning, match=r"1 rows before the checkpoint are missing in .*metrics.csv"):
+        resumed.load_state_dict(state)
+    assert len(table(resumed)) == 2
+
+
+def test_a_new_version_that_was_begun_by_mistake_leaves_no_folder():
+    logger = CSVLogger("logs")
+    logger.log_metrics({"loss": 1.0}, 0)
+    state = logger.state_dict()
+
+    resumed = CSVLogger("logs")
+    _ = resumed.experiment
+    resumed.load_state_dict(state)
+
+    assert os.listdir("logs/lightning_logs") == ["version_0"]
+
+
+def test_a_folder_that_vanishes_costs_one_warning_and_no_row():
+    logger = CSVLogger("logs", flush_logs_every_n_steps=1)
+    logger.log_metrics({"loss": 0.0}, 0)
+    os.rename("logs", "gone")
+    with pytest.warns(UserWarning, match=r"The log logs.*metrics.csv could not be written: No such file"):
+        logger.log_metrics({"loss": 1.0}, 1)
+    logger.log_metrics({"loss": 2.0}, 2)
+    os.rename("gone", "logs")
+    logger.log_metrics({"loss": 3.0}, 3)
+    logger.finalize("success")
+
+    assert [row["step"] for row in table(logger)] == ["0", "1", "2", "3"]
+
+
+FULL_DISK = """
+import resource, signal
+from fulmen.loggers import CSVLogger
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+logger = CSVLogger("logs", flush_logs_every_n_steps=1)
+for step in range(100):
+    if step == 20:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+    if step == 90:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    logger.log_metrics({"loss": step / 3} if step % 30 else {"acc": 1.0}, step)
+logger.finalize("success")
+"""
+
+
+def test_a_full_disk_loses_no_row_and_leaves_no_torn_one():
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    run = subprocess.run([sys.executable, "-c", FULL_DISK], env=environment, capture_output=True, text=True, check=True)
+
+    assert run.stderr.count("metrics.csv could not be written: File too large") == 1
+    rows = table(CSVLogger("logs", version=0))
+    assert [int(row["step"]) for row in rows] == list(range(100))
+    assert rows[31] == {"loss": str(31 / 3), "step": "31"}
+    assert os.listdir("logs/lightning_logs/version_0") == ["metrics.csv"]
+
+
+def test_rows_that_never_found_room_are_counted_at_the_end():
+    logger = CSVLogger("logs", flush_logs_every_n_steps=1)
+    logger.log_metrics({"loss": 0.0}, 0)
+    os.rename("logs", "gone")
+    with pytest.warns(UserWarning, match="could not be written"):
+        logger.log_metrics({"loss": 1.0}, 1)
+    with pytest.warns(UserWarning, match=r"1 rows of metrics could not be written to logs.*metrics.csv"):
+        logger.finalize("failed")
+
+
+def test_a_store_holds_versions_and_rows():
+    for version in (0, 1):
+        logger = CSVLogger("memory://logs", name="digits")
+        assert logger.version == version
+        logger.log_metrics({"loss": 1.0}, 0)
+        logger.save()
+        logger.log_metrics({"loss": 2.0}, 1)
+        state = logger.state_dict()
+        logger.log_metrics({"loss": 3.0}, 2)
+        logger.save()
+
+    resumed = CSVLogger("memory://logs", name="digits")
+    resumed.load_state_dict(state)
+    resumed.log_metrics({"loss": 4.0}, 2)
+    resumed.finalize("success")
+
+    from fsspec import filesystem
+
+    text = filesystem("memory").cat_file("/logs/digits/version_1/metrics.csv")
+    assert text == b"loss,step\r\n1.0,0\r\n2.0,1\r\n4.0,2\r\n"

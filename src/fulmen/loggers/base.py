@@ -276,9 +276,7 @@ def open_folder(folder: str) -> None:
             raise PermissionError(errno.EACCES, "it is not writable")
     except OSError as error:
         cause = "it, or a folder above it, is a file" if isinstance(error, IN_THE_WAY) else error.strerror or error
-        raise MisconfigurationException(
-            f"save_dir: no logs can go to {folder!r}: {cause}. Name another folder."
-        ) from error
+        raise MisconfigurationException(f"save_dir: {folder!r} cannot hold logs: {cause}. Choose another.") from error
 
 
 def read(path: str) -> str:

@@ -65,6 +65,7 @@ class TensorBoardLogger(base.FolderLogger):
         self._saved_hparams: dict[str, Any] = {}
         self._unsaved: list[tuple[dict[str, Any], int | None]] = []
         self._failing = False
+        self._graph_written = False
 
     @property
     def sub_dir(self) -> str | None:
@@ -86,7 +87,8 @@ class TensorBoardLogger(base.FolderLogger):
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise ModuleNotFoundError("TensorBoardLogger needs TensorBoard: pip install tensorboard") from error
-            base.open_folder(self.log_dir)
+            if not self._failing:
+                base.open_folder(self.log_dir)
             self._experiment = SummaryWriter(log_dir=self.log_dir, **self._kwargs)
         return self._experiment
 
@@ -138,7 +140,7 @@ class TensorBoardLogger(base.FolderLogger):
     @rank_zero_only
     def log_graph(self, model: nn.Module, input_array: Any = None) -> None:
         """Write the graph of `model` for `input_array`, or for its `example_input_array`, if the logger was told to."""
-        if not self._log_graph:
+        if not self._log_graph or self._graph_written:
             return
         if input_array is None:
             input_array = getattr(model, "example_input_array", None)
@@ -151,6 +153,7 @@ class TensorBoardLogger(base.FolderLogger):
             warnings.filterwarnings("ignore", "`torch.jit.*deprecated", DeprecationWarning)  # TensorBoard's own doing
             try:
                 self.experiment.add_graph(model.eval(), move(input_array, device))
+                self._graph_written = True
             finally:
                 for module in training:
                     module.training = True
@@ -193,7 +196,8 @@ class TensorBoardLogger(base.FolderLogger):
             return {}
         self.save()
         sizes = {str(path.relative_to(self.log_dir)): path.stat().st_size for path in self._files()}
-        return {"name": self.name, "version": self.version, "hparams": self.hparams, "sizes": sizes}
+        run = {"name": self.name, "version": self.version}
+        return {**run, "hparams": self.hparams, "graph_written": self._graph_written, "sizes": sizes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue that run's folder as it was at the checkpoint; events written later are cut off."""
@@ -201,6 +205,7 @@ class TensorBoardLogger(base.FolderLogger):
             return
         self._experiment, self._unsaved, self._failing = None, [], False
         self.hparams = self._saved_hparams = state_dict["hparams"]
+        self._graph_written = state_dict["graph_written"]
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             for path in self._files():
                 size = state_dict["sizes"].get(str(path.relative_to(self.log_dir)))
@@ -215,7 +220,7 @@ class TensorBoardLogger(base.FolderLogger):
 
 def _add(writer: SummaryWriter, row: dict[str, Any], step: int | None) -> None:
     """Write the scalars of a row as one event, a third of the cost of one each."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore (made at run time)
 
     summary = Summary()
     for name, value in row.items():
@@ -223,7 +228,7 @@ def _add(writer: SummaryWriter, row: dict[str, Any], step: int | None) -> None:
             writer.add_scalars(name, value, step)
             continue
         try:
-            summary.value.add(tag=name, simple_value=value.item() if hasattr(value, "item") else value)
+            summary.value.add(tag=name, simple_value=float(value))
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"The metric {name!r} is {value!r}; TensorBoard takes numbers and dicts of them."
