@@ -23,6 +23,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
 
@@ -222,17 +223,31 @@ def read(
         return _load(file, str(path), map_location, weights_only is not False, mmap, is_zip)
 
 
-def newest_good(folder: PathLike) -> str | None:
-    """The checkpoint in `folder` that went furthest and is whole; a warning for each one that is not."""
-    found = []
+def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint in today's layout, whatever wrote it."""
+    if "fulmen" in checkpoint:
+        return checkpoint
+    from fulmen.compat.checkpoints import upgrade
+
+    return upgrade(checkpoint)
+
+
+def newest_good(folder: PathLike, mark: str = "") -> str | None:
+    """The checkpoint in `folder` that went furthest and is whole; a warning for each one that is not.
+
+    Files that are older than the newest one whose name fits the pattern `mark` count only if no other is whole.
+    """
+    found, start = [], 0.0
     for path in _checkpoints(folder):
+        written = 0.0 if is_remote(path) else local(path).stat().st_mtime
+        start = max(start, written) if fnmatch(os.path.basename(path), mark) else start
         try:
             with _open(path) as file:
                 step = _load(file, path, "meta", True, True, True).get("global_step", -1)
-            found.append((step, 0.0 if is_remote(path) else local(path).stat().st_mtime, path))
+            found.append((step, written, path))
         except CheckpointError as error:
             rank_zero_warn(f"Skipped: {error}")
-    for _, _, path in sorted(found, reverse=True):
+    for _, _, path in sorted(found, key=lambda one: (one[1] >= start, *one), reverse=True):
         try:
             with _open(path) as file:
                 _check(file, path)
@@ -247,7 +262,7 @@ def _checkpoints(folder: PathLike) -> list[str]:
         fs, target = _store(str(folder))
         names = fs.ls(target, detail=False) if fs.isdir(target) else []
         return [fs.unstrip_protocol(name) for name in names if name.endswith(".ckpt")]
-    return [str(path) for path in local(folder).glob("*.ckpt") if path.is_file() and not path.is_symlink()]
+    return [str(path) for path in local(folder).glob("*.ckpt") if path.is_file()]
 
 
 def _open(path: PathLike) -> IO[bytes]:

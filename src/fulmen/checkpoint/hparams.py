@@ -8,14 +8,14 @@ import csv
 import dataclasses
 import enum
 import inspect
-import io
 import os
 import types
 import typing
 from argparse import Namespace
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from pathlib import Path, PurePath
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence
+from contextlib import suppress
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -35,25 +35,19 @@ class AttributeDict(dict[str, Any]):
     """
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"{name!r} is not among {sorted(map(str, self))}.{nearest(name, self)}") from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
-
-    def __delattr__(self, name: str) -> None:
         if name not in self:
-            raise AttributeError(f"{name!r} is not among {sorted(map(str, self))}.")
-        del self[name]
+            raise AttributeError(f"{name!r} is not among {sorted(map(str, self))}.{nearest(name, self)}")
+        return self[name]
+
+    __setattr__ = dict.__setitem__
+    __delattr__ = dict.__delitem__
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *map(str, self)]
 
     def __repr__(self) -> str:
-        width = max((len(str(key)) for key in self), default=0) + 3
-        return "\n".join(f'{f""""{key}":""":{width}} {value}' for key, value in self.items())
+        width = max((len(str(name)) for name in self), default=0) + 3
+        return "\n".join(f'"{name}":'.ljust(width) + f" {value}" for name, value in self.items())
 
 
 class HyperparametersMixin:
@@ -84,21 +78,16 @@ class HyperparametersMixin:
                     self.save_hyperparameters(ignore=["loss"])
                     self.layer = nn.Linear(self.hparams.width, 1)
         """
-        frame = frame or typing.cast(types.FrameType, inspect.currentframe()).f_back
-        arguments = _init_arguments(self, frame)
-        name, chosen = _chosen(args, arguments)
+        name, chosen = _chosen(args, _init_arguments(self, frame or inspect.currentframe()))
         ignored = {ignore} if isinstance(ignore, str) else set(ignore or ())
         if isinstance(chosen, dict):
-            chosen = AttributeDict({key: value for key, value in chosen.items() if key not in ignored})
-        # straight into __dict__, so that nn.Module need not be initialized and does not register what it finds
-        kept = self.__dict__.get("_hparams")
-        if isinstance(kept, dict) and isinstance(chosen, dict):
-            kept.update(chosen)
-        else:
-            self.__dict__["_hparams"] = chosen
-        self.__dict__["_hparams_initial"] = _duplicate(self.__dict__["_hparams"])
-        self.__dict__["_hparams_name"] = name
-        self.__dict__["_log_hyperparams"] = logger
+            chosen = AttributeDict((key, value) for key, value in chosen.items() if key not in ignored)
+            if isinstance(kept := self.__dict__.get("_hparams"), dict):
+                kept.update(chosen)
+                chosen = kept
+        # straight into __dict__: nn.Module need not be initialized, and does not register what it finds
+        initial = _duplicate(chosen)
+        self.__dict__.update(_hparams=chosen, _hparams_initial=initial, _hparams_name=name, _log_hyperparams=logger)
 
     def remove_ignored_hparams(self, ignore_list: list[str]) -> None:
         """Forget the named arguments after all."""
@@ -108,33 +97,29 @@ class HyperparametersMixin:
     @property
     def hparams(self) -> AttributeDict | MutableMapping[str, Any]:
         """What `save_hyperparameters` kept. Changes show in later checkpoints."""
-        kept: AttributeDict = self.__dict__.setdefault("_hparams", AttributeDict())
-        return kept
+        return self.__dict__.setdefault("_hparams", AttributeDict())
 
     @hparams.setter
     def hparams(self, value: Any) -> None:
         raise AttributeError(
-            "self.hparams cannot be assigned. Call self.save_hyperparameters(...) in __init__, with a dict if the values "
-            "are not arguments of it, or change single items: self.hparams['name'] = value."
+            "self.hparams cannot be assigned. Call self.save_hyperparameters(...) in __init__, with a dict if the "
+            "values are no arguments of it, or change single items: self.hparams['name'] = value."
         )
 
     @property
     def hparams_initial(self) -> AttributeDict | MutableMapping[str, Any]:
         """A copy of what `save_hyperparameters` kept at first, without the changes made since."""
-        return typing.cast(AttributeDict, _duplicate(self.__dict__.get("_hparams_initial", AttributeDict())))
+        return _duplicate(self.__dict__.get("_hparams_initial", AttributeDict()))
 
 
 def _init_arguments(obj: object, frame: types.FrameType | None) -> dict[str, Any]:
-    """What the `__init__`s that make `obj` were called with; where they differ, the most derived class's word counts."""
+    """What the `__init__`s that make `obj` were called with; where they differ, the most derived class is right."""
     found: dict[str, Any] = {}
     while frame is not None:
         code = frame.f_code
         if code.co_name == "__init__" and code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is obj:
-            values = frame.f_locals
-            num_named = code.co_argcount + code.co_kwonlyargcount
-            found.update((name, values[name]) for name in code.co_varnames[1:num_named] if name in values)
-            if code.co_flags & inspect.CO_VARKEYWORDS:
-                found.update(values[code.co_varnames[num_named + bool(code.co_flags & inspect.CO_VARARGS)]])
+            given = inspect.getargvalues(frame)
+            found.update({name: given.locals[name] for name in given.args[1:]} | given.locals.get(given.keywords, {}))
         frame = frame.f_back
     return found
 
@@ -143,41 +128,39 @@ def _chosen(args: tuple[Any, ...], arguments: dict[str, Any]) -> tuple[str | Non
     """The values that `save_hyperparameters(*args)` means, and the argument of `__init__` that they are items of."""
     containers = [arg for arg in args if not isinstance(arg, str)]
     if not containers:
-        unknown = [name for name in args if name not in arguments]
-        if unknown:
+        if unknown := [name for name in args if name not in arguments]:
             raise MisconfigurationException(
                 f"save_hyperparameters({unknown[0]!r}): __init__ has no such argument, only {sorted(arguments)}."
                 f"{nearest(unknown[0], arguments)}"
             )
         return "kwargs", {name: arguments[name] for name in args} if args else arguments
-    if len(containers) > 1:
+    items = _items(containers[0])
+    if items is None or len(containers) > 1:
         raise TypeError(
-            f"save_hyperparameters got {len(containers)} values. Pass the names of arguments as strings, or one dict."
+            f"save_hyperparameters({', '.join(map(repr, args))}) must get names of arguments as strings, or one dict, "
+            "Namespace or dataclass."
         )
-    container = containers[0]
-    name = next((name for name, value in arguments.items() if value is container), None)
-    if isinstance(container, Namespace):
-        return name, dict(vars(container))
-    if dataclasses.is_dataclass(container) and not isinstance(container, type):
-        return name, {field.name: getattr(container, field.name) for field in dataclasses.fields(container)}
-    if not isinstance(container, MutableMapping):
-        raise TypeError(
-            f"save_hyperparameters({container!r}) must get the names of arguments as strings, or one dict, Namespace or "
-            "dataclass."
-        )
-    return name, container
+    return next((name for name, value in arguments.items() if value is containers[0]), None), items
+
+
+def _items(value: Any) -> MutableMapping[str, Any] | None:
+    """What has names in a Namespace, dataclass or mapping; None for anything else."""
+    if isinstance(value, Namespace):
+        return dict(vars(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value if isinstance(value, MutableMapping) else None
 
 
 def _duplicate(hparams: Any) -> Any:
     """A deep copy, except of what is large or cannot be copied."""
     if not isinstance(hparams, dict):
         return copy.deepcopy(hparams)
-    copied = AttributeDict()
+    copied = AttributeDict(hparams)
     for name, value in hparams.items():
-        try:
-            copied[name] = value if isinstance(value, nn.Module | torch.Tensor) else copy.deepcopy(value)
-        except Exception:  # open files, locks, generators
-            copied[name] = value
+        if not isinstance(value, nn.Module | torch.Tensor):
+            with suppress(Exception):  # open files, locks, generators
+                copied[name] = copy.deepcopy(value)
     return copied
 
 
@@ -186,14 +169,13 @@ def _duplicate(hparams: Any) -> Any:
 
 def store(checkpoint: dict[str, Any], obj: HyperparametersMixin) -> None:
     """Put the hyperparameters of a module or datamodule into `checkpoint`, and the names of those left out."""
-    if not obj.hparams:
-        return
-    plain, omitted = to_saveable(obj.hparams)
-    checkpoint[obj.CHECKPOINT_HYPER_PARAMS_KEY] = plain
-    checkpoint[obj.CHECKPOINT_HYPER_PARAMS_NAME] = obj._hparams_name
-    if omitted:
-        own = checkpoint.setdefault("fulmen", {})
-        own.setdefault("omitted", {})[obj.CHECKPOINT_HYPER_PARAMS_KEY] = omitted
+    if obj.hparams:
+        plain, omitted = to_saveable(obj.hparams)
+        checkpoint[obj.CHECKPOINT_HYPER_PARAMS_KEY] = plain
+        checkpoint[obj.CHECKPOINT_HYPER_PARAMS_NAME] = obj._hparams_name
+        if omitted:
+            own = checkpoint.setdefault("fulmen", {}).setdefault("omitted", {})
+            own[obj.CHECKPOINT_HYPER_PARAMS_KEY] = omitted
 
 
 def to_saveable(hparams: Mapping[str, Any] | Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -204,11 +186,11 @@ def to_saveable(hparams: Mapping[str, Any] | Namespace) -> tuple[dict[str, Any],
     for name in items:
         try:
             kept[str(name)] = _plain(items[name])
-        except Exception:  # also what a lazily filled container raises when it is read
+        except Exception:  # also what a container that is filled late raises when it is read
             omitted.append(str(name))
     if omitted:
         warn_once(
-            f"Hyperparameters {omitted} are not plain data, so checkpoints leave them out and load_from_checkpoint must "
+            f"Hyperparameters {omitted} are not plain data: checkpoints leave them out, and load_from_checkpoint must "
             f"be given them. To say so in the code: save_hyperparameters(ignore={omitted})."
         )
     return kept, omitted
@@ -225,34 +207,27 @@ def _plain(value: Any) -> Any:
         return value.detach()
     if isinstance(value, enum.Enum):
         return _plain(value.value)
-    if isinstance(value, Namespace):
-        return _plain(vars(value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        items = {_plain(key): _plain(value[key]) for key in value}
-        return kind(items) if kind in (OrderedDict, Counter) else items
-    if isinstance(value, set | frozenset):
-        return {_plain(item) for item in value}
-    if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
-    if isinstance(value, list | deque | range) or kind.__name__ == "ListConfig":
-        return [_plain(item) for item in value]
+    if (items := value if isinstance(value, Mapping) else _items(value)) is not None:
+        plain = {_plain(name): _plain(items[name]) for name in items}
+        return kind(plain) if kind in (OrderedDict, Counter) else plain
+    for like, made in (((set, frozenset), set), (tuple, tuple), ((MutableSequence, range), list)):
+        if isinstance(value, like):
+            return made(_plain(item) for item in value)
     if isinstance(value, PurePath):
         return str(value)
-    if kind.__module__ == "numpy" and hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+    if kind.__module__ == "numpy" and not getattr(value, "ndim", 1):
         return value.item()
-    for base in (bool, int, float, str, bytes):
-        if isinstance(value, base):
-            return base(value)
-    raise TypeError(f"{kind.__name__} is not plain data")
+    base = next((base for base in (bool, int, float, str, bytes) if isinstance(value, base)), None)
+    if base is None:
+        raise TypeError(f"{kind.__name__} is not plain data")
+    return base(value)
 
 
 # ---- out of the checkpoint
 
 
-class class_only:  # noqa: N801 (used like a decorator)
-    """A class method that learns on which instance it was called, if on one: it gets that in place of the class."""
+class class_only:  # noqa: N801 (stands where a decorator could)
+    """A class method that, called on an instance, gets that in place of the class."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -276,15 +251,15 @@ def load_module(
     Call it on the class. `hparams_file` (.yaml or .csv) stands in for the arguments in the file. Code in the file runs
     only with `weights_only=False`.
     """
-    checkpoint = _read(checkpoint_path, map_location, weights_only)
+    checkpoint, name = _read(checkpoint_path, map_location, weights_only)
     if "state_dict" not in checkpoint:
-        raise ForeignCheckpoint(f"{_name(checkpoint_path)} is not a trainer's checkpoint: it has no 'state_dict'.")
+        raise ForeignCheckpoint(f"{name} is not a trainer's checkpoint: it has no 'state_dict'.")
     with isolate_rng():
-        module = _construct(cls, checkpoint, checkpoint_path, hparams_file, kwargs)
+        module = _make(cls, checkpoint, name, hparams_file, kwargs)
         module.configure_model()
     module.on_load_checkpoint(checkpoint)
     weights = checkpoint["state_dict"]
-    load_weights(module, weights, module.strict_loading if strict is None else strict, _name(checkpoint_path))
+    load_weights(module, weights, module.strict_loading if strict is None else strict, name)
     device = next((value.device for value in weights.values() if isinstance(value, torch.Tensor)), None)
     return module if device is None else module.to(device)
 
@@ -298,9 +273,9 @@ def load_datamodule(
     **kwargs: Any,
 ) -> Any:
     """Make a datamodule from a checkpoint: its saved arguments, `kwargs` before them, and its state."""
-    checkpoint = _read(checkpoint_path, map_location, weights_only)
+    checkpoint, name = _read(checkpoint_path, map_location, weights_only)
     with isolate_rng():
-        datamodule = _construct(cls, checkpoint, checkpoint_path, hparams_file, kwargs)
+        datamodule = _make(cls, checkpoint, name, hparams_file, kwargs)
     if (state := checkpoint.get(type(datamodule).__qualname__)) is not None:
         datamodule.load_state_dict(state)
     return datamodule
@@ -311,98 +286,78 @@ def load_weights(module: nn.Module, weights: Mapping[str, Any], strict: bool, na
     try:
         missing, unexpected = module.load_state_dict(weights, strict=False) or ((), ())
     except RuntimeError as error:  # shapes that differ
-        raise ForeignCheckpoint(f"{name} belongs to another model. {error}") from error
-    if not missing and not unexpected:
-        return
+        raise ForeignCheckpoint(f"{name} holds the weights of another model. {error}") from error
     parts = [
-        f"{word} keys: {_listed(keys)}" for word, keys in (("Missing", missing), ("Unexpected", unexpected)) if keys
+        f"{word} keys: {_listed(keys)}." for word, keys in (("Missing", missing), ("Unexpected", unexpected)) if keys
     ]
-    if strict:
+    if parts and strict:
         raise ForeignCheckpoint(
-            f"{name} does not fit {type(module).__name__}. {'; '.join(parts)}. "
-            "If that is meant, pass strict=False (or set self.strict_loading = False)."
+            f"{name} does not fit {type(module).__name__}. {' '.join(parts)} If that is meant, pass strict=False or "
+            "set self.strict_loading = False."
         )
-    rank_zero_warn(f"{name} was loaded in part. {'; '.join(parts)}.")
+    if parts:
+        rank_zero_warn(f"{name} was loaded in part. {' '.join(parts)}")
 
 
-def _listed(keys: Iterable[str], most: int = 12) -> str:
-    names = list(keys)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(keys: list[str], most: int = 12) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
-def _name(path: Any) -> str:
-    return repr(str(path)) if isinstance(path, str | os.PathLike) else "The checkpoint"
-
-
-def _read(path: Any, map_location: Any, weights_only: bool | None) -> dict[str, Any]:
-    return files.read(path, _present if map_location is None else map_location, weights_only)
+def _read(path: Any, map_location: Any, weights_only: bool | None) -> tuple[dict[str, Any], str]:
+    checkpoint = files.read(path, _present if map_location is None else map_location, weights_only)
+    return files.upgraded(checkpoint), repr(str(path))
 
 
 def _present(storage: Any, location: str) -> Any:
-    """Where a tensor was when it was saved if that device is here, else the CPU."""
+    """Where a tensor was when it was saved, if that device is here, else the CPU."""
     kind, _, index = location.partition(":")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        return storage
-    if kind == "mps" and not torch.backends.mps.is_available():
-        return storage
-    return None
+    gone = (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    )
+    return storage if gone else None
 
 
-def _construct(target: Any, checkpoint: dict[str, Any], path: Any, hparams_file: Any, given: dict[str, Any]) -> Any:
-    """Make an object of class `target` (or of its class) from the arguments in `checkpoint` and those `given`."""
+def _make(target: Any, checkpoint: dict[str, Any], name: str, hparams_file: Any, given: dict[str, Any]) -> Any:
+    """An object of class `target`, from the arguments in `checkpoint` and those `given`."""
     cls = target if isinstance(target, type) else type(target)
-    key = cls.CHECKPOINT_HYPER_PARAMS_KEY
-    saved = load_hparams(hparams_file) if hparams_file is not None else checkpoint.get(key) or {}
-    if isinstance(saved, Namespace):
-        saved = vars(saved)
-    arguments = _arguments(cls, dict(saved), checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME), given)
-    parameters = _parameters(cls)
+    saved = (
+        checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {} if hparams_file is None else load_hparams(hparams_file)
+    )
+    parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
+    container = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME)
+    arguments = _arguments(cls, parameters, dict(_items(saved) or {}), container, given)
     missing = [
         name
         for name, parameter in parameters.items()
         if parameter.default is parameter.empty
-        and parameter.kind <= parameter.KEYWORD_ONLY
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and name not in arguments
-        and parameter.kind is not parameter.VAR_POSITIONAL
     ]
-    if cls is not target:
-        return _duplicate_of(target, missing, path)
-    if missing:
+    call = f"{cls.__name__}.load_from_checkpoint({', '.join([name, *(f'{argument}=...' for argument in missing)])})"
+    if cls is target and missing:
         raise TypeError(
-            f"{cls.__name__} needs {', '.join(missing)}, which {_name(path)} does not hold. Pass what is missing: "
-            f"{cls.__name__}.load_from_checkpoint({_name(path)}, {', '.join(f'{name}=...' for name in missing)})."
+            f"{cls.__name__} needs {', '.join(missing)}, which {name} does not hold. Pass what is missing: {call}."
         )
-    return cls(**arguments)
-
-
-def _duplicate_of(instance: Any, missing: list[str], path: Any) -> Any:
-    """Stands in for the class when the file lacks arguments that only the instance has."""
-    name = type(instance).__name__
-    if not missing:
+    if cls is target:
+        return cls(**arguments)
+    if not missing or not isinstance(target, nn.Module):
         raise TypeError(
-            f"load_from_checkpoint was called on an instance, which it would leave as it is. Call it on the class and "
-            f"keep what it returns: model = {name}.load_from_checkpoint({_name(path)})."
+            "load_from_checkpoint was called on an instance, which it would leave as it is. Call it on the class and "
+            f"keep what it returns: model = {call}."
         )
-    rank_zero_warn(
-        f"load_from_checkpoint was called on an instance of {name}: {_name(path)} does not hold {', '.join(missing)}, so "
-        f"the result is a copy of the instance with the weights of the file; the instance stays as it is. Better call "
-        f"{name}.load_from_checkpoint({_name(path)}, {', '.join(f'{argument}=...' for argument in missing)})."
+    rank_zero_warn(  # the file cannot make the object, only the instance can
+        f"load_from_checkpoint was called on an instance of {cls.__name__}. {name} does not hold {', '.join(missing)}, "
+        f"so the result is a copy of that instance with the weights of the file. Better call {call}."
     )
-    shared = {id(value): value for value in (instance.__dict__.get(part) for part in ("_trainer", "_fabric")) if value}
-    duplicate = copy.deepcopy(instance, shared)
-    duplicate.__dict__.update({part: None for part in ("_trainer", "_fabric") if part in duplicate.__dict__})
-    return duplicate
+    return copy.deepcopy(target)
 
 
-def _parameters(cls: type) -> dict[str, inspect.Parameter]:
-    return dict(list(inspect.signature(cls.__init__).parameters.items())[1:])  # type: ignore[misc]
-
-
-def _arguments(cls: type, saved: dict[str, Any], container: str | None, given: dict[str, Any]) -> dict[str, Any]:
+def _arguments(
+    cls: type, parameters: Mapping[str, Any], saved: dict[str, Any], container: str | None, given: dict[str, Any]
+) -> dict[str, Any]:
     """What to call `cls` with: the saved values that it takes, and before them those `given`."""
-    parameters = _parameters(cls)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    unknown = {name: value for name, value in given.items() if name not in parameters and not takes_any}
+    unknown = {} if takes_any else {name: value for name, value in given.items() if name not in parameters}
     if container in parameters and container != "kwargs":
         arguments = {container: AttributeDict(saved | unknown)}
     elif unknown:
@@ -412,16 +367,12 @@ def _arguments(cls: type, saved: dict[str, Any], container: str | None, given: d
         )
     else:
         arguments = {name: value for name, value in saved.items() if takes_any or name in parameters}
-    hints = _hints(cls)
+    try:
+        hints = typing.get_type_hints(cls.__init__)
+    except Exception:  # names that exist for the type checker only
+        hints = {}
     revived = {name: _revive(value, hints.get(name)) for name, value in arguments.items()}
     return revived | {name: value for name, value in given.items() if name not in unknown}
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(cls.__init__)  # type: ignore[misc]
-    except Exception:  # names that exist for the type checker only
-        return {}
 
 
 def _revive(value: Any, hint: Any) -> Any:
@@ -429,15 +380,15 @@ def _revive(value: Any, hint: Any) -> Any:
     for kind in (hint, *typing.get_args(hint)):
         if not isinstance(kind, type):
             continue
-        if issubclass(kind, enum.Enum) and not isinstance(value, enum.Enum):
+        if issubclass(kind, enum.Enum):
             return next((member for member in kind if member.value == value), value)
         if issubclass(kind, PurePath) and isinstance(value, str):
-            return Path(value)
-        if issubclass(kind, Namespace) and type(value) in (dict, AttributeDict):
+            return kind(value)
+        if isinstance(value, dict) and issubclass(kind, Namespace):
             return kind(**value)
-        if dataclasses.is_dataclass(kind) and type(value) in (dict, AttributeDict):
-            fields = typing.get_type_hints(kind)
-            return kind(**{name: _revive(item, fields.get(name)) for name, item in value.items() if name in fields})
+        if isinstance(value, dict) and dataclasses.is_dataclass(kind):
+            hints = typing.get_type_hints(kind)
+            return kind(**{name: _revive(item, hints[name]) for name, item in value.items() if name in hints})
     return value
 
 
@@ -447,11 +398,12 @@ def _revive(value: Any, hint: Any) -> Any:
 def load_hparams(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Hyperparameters from a .yaml file, or from a .csv file with the columns key and value."""
     suffix = os.path.splitext(str(path))[1].lower()
-    if suffix in (".yaml", ".yml"):
-        return load_hparams_from_yaml(path)
     if suffix == ".csv":
-        return {row["key"]: _literal(row["value"]) for row in csv.DictReader(io.StringIO(files.fetch(path).decode()))}
-    raise ValueError(f"hparams_file={str(path)!r} must end in .yaml, .yml or .csv.")
+        rows = csv.DictReader(files.fetch(path).decode().splitlines())
+        return {row["key"]: _literal(row["value"]) for row in rows}
+    if suffix not in (".yaml", ".yml"):
+        raise ValueError(f"hparams_file={str(path)!r} must end in .yaml, .yml or .csv.")
+    return load_hparams_from_yaml(path)
 
 
 def _literal(text: str) -> Any:
@@ -466,7 +418,7 @@ def load_hparams_from_yaml(config_yaml: str | os.PathLike[str], use_omegaconf: b
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        """Knows tuples too."""
 
     Loader.add_constructor(
         "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node))
@@ -483,16 +435,9 @@ def save_hparams_to_yaml(
     """Write hyperparameters as plain YAML; those that are not plain data are left out with a warning."""
     import yaml
 
-    plain, _ = to_saveable(hparams)
-    text = yaml.safe_dump({name: _for_yaml(value) for name, value in plain.items()}, sort_keys=False)
-    files.local(config_yaml).write_text(text)
+    class Dumper(yaml.SafeDumper):
+        """Writes what YAML has no word for as text."""
 
-
-def _for_yaml(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {key: _for_yaml(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_for_yaml(item) for item in value]
-    return value if isinstance(value, bool | int | float | str | bytes | None) else str(value)
+    Dumper.add_multi_representer(torch.Tensor, lambda dumper, value: dumper.represent_data(value.tolist()))
+    Dumper.add_multi_representer(object, lambda dumper, value: dumper.represent_str(str(value)))
+    files.local(config_yaml).write_text(yaml.dump(to_saveable(hparams)[0], Dumper=Dumper, sort_keys=False))
