@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fulmen.callbacks.base import Callback
 from fulmen.errors import MisconfigurationException
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class GradientAccumulationScheduler(Callback):
     """Accumulates gradients over `scheduling[epoch]` batches from that epoch on; before the first one it is 1.
 
-        Trainer(callbacks=[GradientAccumulationScheduler({4: 2, 8: 4})])
+    Trainer(callbacks=[GradientAccumulationScheduler({4: 2, 8: 4})])
     """
 
     def __init__(self, scheduling: dict[int, int]) -> None:
@@ -51,5 +51,5 @@ class GradientAccumulationScheduler(Callback):
                 "how many batches to accumulate: remove one of them."
             )
 
-    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._own = trainer.accumulate_grad_batches = self.get_accumulate_grad_batches(trainer.current_epoch)

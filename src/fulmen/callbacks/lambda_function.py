@@ -15,7 +15,7 @@ HOOKS = [name for name in vars(Callback) if name.startswith("on_") or name in ("
 class LambdaCallback(Callback):
     """Each keyword is a hook of `Callback`, its value a function with that hook's arguments.
 
-        Trainer(callbacks=[LambdaCallback(on_train_end=lambda trainer, pl_module: print("done"))])
+    Trainer(callbacks=[LambdaCallback(on_train_end=lambda trainer, pl_module: print("done"))])
     """
 
     __signature__ = Signature([Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in HOOKS])

@@ -42,6 +42,7 @@ class LearningRateMonitor(Callback):
         self.lrs: dict[str, list[float]] = {}
         self.last_momentum_values: dict[str, float | None] = {}
         self.last_weight_decay_values: dict[str, float | None] = {}
+        self._written_at: int | None = None  # so that the batches that accumulate for one step write once
 
     def on_train_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         if not trainer.loggers:
@@ -52,13 +53,17 @@ class LearningRateMonitor(Callback):
         if self.log_momentum and any(_momentum(group) is None for group in groups):
             warn_once("LearningRateMonitor(log_momentum=True): an optimizer has no momentum; 0 is logged for it.")
         self.lrs, self.last_momentum_values, self.last_weight_decay_values = {}, {}, {}
+        self._written_at = None
         for name, _ in self._groups(trainer, INTERVALS):
             self.lrs[name] = []
             self.last_momentum_values[f"{name}-momentum"] = None
             self.last_weight_decay_values[f"{name}-weight_decay"] = None
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.should_log_step and self.logging_interval != "epoch":
+        # the row of this batch's metrics, if it gets one, will be written under the same number
+        stepped, every = trainer.progress.stepped, trainer.log_every_n_steps
+        if every and (stepped + 1) % every == 0 and stepped != self._written_at and self.logging_interval != "epoch":
+            self._written_at = stepped
             self._write(trainer, INTERVALS if self.logging_interval else ("step",))
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -78,7 +83,7 @@ class LearningRateMonitor(Callback):
                 row[key] = self.last_weight_decay_values[key] = float(group.get("weight_decay", 0))
         if row:
             for logger in trainer.loggers:
-                logger.log_metrics(row, step=trainer.global_step)
+                logger.log_metrics(row, step=trainer.progress.stepped)
             trainer.publish({key: torch.tensor(value) for key, value in row.items()})
 
     def _groups(self, trainer: Trainer, intervals: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.base import Callback
-from fulmen.errors import MisconfigurationException, nearest
+from fulmen.errors import MisconfigurationException
 from fulmen.options import seconds
+from fulmen.states import RunningStage
+from fulmen.types import LightningEnum
 from fulmen.warn import rank_zero_info
 
 if TYPE_CHECKING:
     from fulmen.module import LightningModule
     from fulmen.trainer import Trainer
 
-STAGES = ("train", "sanity_check", "validate", "test", "predict")
 
-
-class Interval(str, Enum):
+class Interval(LightningEnum):
     """When a `Timer` looks at the clock."""
 
     step = "step"
@@ -43,10 +42,11 @@ class Timer(Callback):
         interval: str = Interval.step,
         verbose: bool = True,
     ) -> None:
-        if interval not in list(Interval):
+        chosen = Interval.try_from_str(interval)
+        if chosen is None:
             raise MisconfigurationException(f"interval={interval!r} must be 'step' or 'epoch'.")
         self._duration = None if duration is None else seconds(duration, "duration")
-        self._interval = Interval(interval)
+        self._interval = chosen
         self._verbose = verbose
         self._start_time: dict[str, float] = {}
         self._end_time: dict[str, float] = {}
@@ -56,15 +56,15 @@ class Timer(Callback):
 
     def start_time(self, stage: str = "train") -> float | None:
         """When the stage began, on the clock of `time.monotonic`."""
-        return self._start_time.get(_stage(stage))
+        return self._start_time.get(RunningStage.from_str(stage))
 
     def end_time(self, stage: str = "train") -> float | None:
         """When the stage ended, on the clock of `time.monotonic`; None while it runs."""
-        return self._end_time.get(_stage(stage))
+        return self._end_time.get(RunningStage.from_str(stage))
 
     def time_elapsed(self, stage: str = "train") -> float:
         """Seconds that the stage took so far; for "train" those before a restart are included."""
-        stage = _stage(stage)
+        stage = RunningStage.from_str(stage)
         before = self._offset if stage == "train" else 0.0
         if stage not in self._start_time:
             return before
@@ -75,7 +75,7 @@ class Timer(Callback):
         return None if self._duration is None else self._duration - self.time_elapsed(stage)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"time_elapsed": {stage: self.time_elapsed(stage) for stage in STAGES}}
+        return {"time_elapsed": {stage.value: self.time_elapsed(stage) for stage in RunningStage}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._offset = state_dict.get("time_elapsed", {}).get("train", 0.0)
@@ -88,6 +88,7 @@ class Timer(Callback):
         self._end_time[stage] = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        self._start_time.pop("train", None)
         self._check_time_remaining(trainer)  # a restored run may have no time left
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -136,11 +137,3 @@ class Timer(Callback):
             elapsed = timedelta(seconds=int(self.time_elapsed()))
             rank_zero_info(f"Training stops: it took {elapsed}, the limit is {timedelta(seconds=self._duration)}.")
         trainer.should_stop = trainer.should_stop or stop
-
-
-def _stage(name: str) -> str:
-    """The plain name of a stage, given as a string or as a member of `RunningStage`."""
-    stage = getattr(name, "value", name)
-    if stage not in STAGES:
-        raise ValueError(f"stage={stage!r} must be one of {', '.join(STAGES)}.{nearest(stage, STAGES)}")
-    return stage
