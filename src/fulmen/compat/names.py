@@ -2,8 +2,8 @@
 
 `HOMES` says where a name lives in Fulmen. `PATHS` has a row for each old module, with the releases that brought and
 removed it ("-": it still exists) and the names that it held; `Old=New` is a name that has changed. Paths are those
-below `pytorch_lightning`, also spelt `lightning` and `lightning.pytorch`; `fabric` stands for `lightning.fabric`, also
-spelt `lightning_fabric`. `GONE` and `DUE` hold what is missing.
+below `pytorch_lightning`, also spelt `lightning` and `lightning.pytorch`; a path below `lightning.fabric`, also spelt
+`lightning_fabric`, has the row of the same path here. `DUE` and `GONE` hold what is missing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ fulmen.parameters         grad_norm find_shared_parameters set_shared_parameters
 fulmen.precision          Precision MixedPrecision HalfPrecision DoublePrecision
 fulmen.seed               seed_everything reset_seed isolate_rng pl_worker_init_function
 fulmen.states             TrainerFn RunningStage TrainerState TrainerStatus
-fulmen.strategy           Strategy SingleDeviceStrategy ParallelStrategy DDPStrategy
+fulmen.strategy           Strategy SingleDeviceStrategy ParallelStrategy DDPStrategy StrategyRegistry
 fulmen.strategy.environment  ClusterEnvironment LightningEnvironment TorchElasticEnvironment KubeflowEnvironment
                           SLURMEnvironment
 fulmen.summary            summarize LayerSummary get_human_readable_count get_formatted_model_size parse_batch_shape
@@ -71,7 +71,7 @@ PATHS = """
            data_loader EvalResult TrainResult
 __about__  0.5  -  __version__=VERSION
 accelerators  1.0  -  Accelerator CPUAccelerator CUDAAccelerator MPSAccelerator AcceleratorRegistry
-              find_usable_cuda_devices GPUAccelerator=CUDAAccelerator
+              find_usable_cuda_devices GPUAccelerator=CUDAAccelerator ACCELERATOR_REGISTRY=AcceleratorRegistry
 accelerators.accelerator  1.0  -  Accelerator
 accelerators.cpu  1.2  -  CPUAccelerator
 accelerators.cuda  1.9  -  CUDAAccelerator find_usable_cuda_devices
@@ -159,6 +159,7 @@ root_module  0.5  0.8
 root_module.decorators  0.5  0.8  data_loader
 root_module.root_module  0.5  0.8  LightningModule
 strategies  1.6  -  Strategy SingleDeviceStrategy ParallelStrategy DDPStrategy DDPSpawnStrategy=DDPStrategy
+            StrategyRegistry STRATEGY_REGISTRY=StrategyRegistry
 strategies.ddp  1.6  -  DDPStrategy
 strategies.ddp_spawn  1.6  2.0  DDPSpawnStrategy=DDPStrategy
 strategies.parallel  1.6  -  ParallelStrategy
@@ -174,11 +175,13 @@ utilities  0.6  -  AttributeDict CombinedLoader GradClipAlgorithmType LightningE
            find_shared_parameters grad_norm is_picklable measure_flops move_data_to_device rank_zero_deprecation
            rank_zero_info rank_zero_only rank_zero_warn set_shared_parameters suggested_max_num_workers
            apply_to_collection _module_available
-utilities.apply_func  0.8  2.0  apply_to_collection move_data_to_device
-utilities.cloud_io  0.8  2.0  load get_filesystem
+utilities.apply_func  0.8  -  apply_to_collection move_data_to_device convert_to_tensors
+                      convert_tensors_to_scalars
+utilities.cloud_io  0.8  -  load get_filesystem _load=load
 utilities.combined_loader  2.0  -  CombinedLoader
 utilities.compile  2.0  -  from_compiled to_uncompiled
-utilities.data  0.8  -  extract_batch_size has_len_all_ranks
+utilities.data  0.8  -  extract_batch_size has_len_all_ranks has_iterable_dataset has_len sized_len
+                suggested_max_num_workers
 utilities.distributed  0.7  2.0  rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation
                        distributed_available gather_all_tensors=torchmetrics.utilities.distributed:gather_all_tensors
 utilities.enums  1.2  -  GradClipAlgorithmType LightningEnum
@@ -201,41 +204,10 @@ utilities.seed  0.9  -  seed_everything reset_seed isolate_rng pl_worker_init_fu
 utilities.types  1.2  -  STEP_OUTPUT TRAIN_DATALOADERS EVAL_DATALOADERS EPOCH_OUTPUT OptimizerLRScheduler
                  OptimizerConfig OptimizerLRSchedulerConfig LRSchedulerConfig LRSchedulerConfigType LRSchedulerTypeUnion
                  LRSchedulerTypeTuple _METRIC _PATH _EVALUATE_OUTPUT _PREDICT_OUTPUT _NUMBER _DEVICE _LRScheduler
-utilities.warnings  1.3  -  PossibleUserWarning rank_zero_warn rank_zero_deprecation
+                 _MAP_LOCATION_TYPE _PARAMETERS ReduceOp=torch.distributed:ReduceOp
+utilities.throughput  2.1  -  measure_flops get_available_flops
+utilities.warnings  1.3  -  PossibleUserWarning disable_possible_user_warnings rank_zero_warn rank_zero_deprecation
 fabric  1.9  -  seed_everything
-fabric.accelerators  1.9  -  Accelerator CPUAccelerator CUDAAccelerator MPSAccelerator find_usable_cuda_devices
-                     ACCELERATOR_REGISTRY=AcceleratorRegistry
-fabric.accelerators.accelerator  1.9  -  Accelerator
-fabric.accelerators.cpu  1.9  -  CPUAccelerator
-fabric.accelerators.cuda  1.9  -  CUDAAccelerator find_usable_cuda_devices
-fabric.accelerators.mps  1.9  -  MPSAccelerator
-fabric.loggers  1.9  -  Logger CSVLogger TensorBoardLogger
-fabric.loggers.csv_logs  1.9  -  CSVLogger
-fabric.loggers.logger  1.9  -  Logger rank_zero_experiment
-fabric.loggers.tensorboard  1.9  -  TensorBoardLogger
-fabric.plugins  1.9  -  Precision MixedPrecision HalfPrecision DoublePrecision
-fabric.plugins.environments  1.9  -  ClusterEnvironment LightningEnvironment TorchElasticEnvironment KubeflowEnvironment
-                             SLURMEnvironment
-fabric.plugins.precision  1.9  -  Precision MixedPrecision HalfPrecision DoublePrecision
-fabric.strategies  1.9  -  Strategy SingleDeviceStrategy ParallelStrategy DDPStrategy
-fabric.strategies.ddp  1.9  -  DDPStrategy
-fabric.strategies.single_device  1.9  -  SingleDeviceStrategy
-fabric.strategies.strategy  1.9  -  Strategy
-fabric.utilities  1.9  -  AttributeDict LightningEnum disable_possible_user_warnings measure_flops move_data_to_device
-                  rank_zero_deprecation rank_zero_info rank_zero_only rank_zero_warn suggested_max_num_workers
-fabric.utilities.apply_func  1.9  -  apply_to_collection move_data_to_device convert_to_tensors
-                             convert_tensors_to_scalars
-fabric.utilities.cloud_io  1.9  -  get_filesystem _load=load
-fabric.utilities.data  1.9  -  AttributeDict has_iterable_dataset has_len sized_len suggested_max_num_workers
-fabric.utilities.enums  1.9  -  LightningEnum
-fabric.utilities.exceptions  1.9  -  MisconfigurationException
-fabric.utilities.logger  1.9  -  _flatten_dict
-fabric.utilities.rank_zero  1.9  -  rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation
-                            LightningDeprecationWarning
-fabric.utilities.seed  1.9  -  seed_everything reset_seed pl_worker_init_function
-fabric.utilities.throughput  2.1  -  measure_flops get_available_flops
-fabric.utilities.types  1.9  -  _PATH _DEVICE _MAP_LOCATION_TYPE _PARAMETERS ReduceOp=torch.distributed:ReduceOp
-fabric.utilities.warnings  1.9  -  PossibleUserWarning disable_possible_user_warnings
 """
 
 STARRED = {
@@ -262,7 +234,7 @@ writing of predictions: callbacks.prediction_writer BasePredictionWriter WriteIn
 statistics of devices: callbacks.device_stats_monitor callbacks.gpu_stats_monitor DeviceStatsMonitor
     GPUStatsMonitor GpuUsageLogger XLAStatsMonitor
 throughput and spikes: callbacks.throughput_monitor callbacks.spike ThroughputMonitor Throughput SpikeDetection
-    fabric.utilities.spike
+    utilities.spike
 the MLflow logger: loggers.mlflow MLFlowLogger
 the Comet logger: loggers.comet CometLogger
 the Neptune logger: loggers.neptune NeptuneLogger
@@ -277,7 +249,6 @@ Fabric: lite fabric.fabric fabric.wrappers Fabric LightningLite is_wrapped
 more cluster environments: LSFEnvironment MPIEnvironment XLAEnvironment
 checkpoint plugins: plugins.io plugins.io.checkpoint_plugin plugins.io.torch_plugin plugins.io.async_plugin
     CheckpointIO TorchCheckpointIO AsyncCheckpointIO
-registries of strategies: StrategyRegistry STRATEGY_REGISTRY strategies.strategy_registry
 """
 """What Lightning has or had and Fulmen has not yet: a topic, and the paths and names that belong to it."""
 
@@ -340,11 +311,12 @@ def eras(path: str) -> tuple[str, str]:
 
 
 def _plain(module: str) -> str:
-    """`lightning.pytorch.callbacks` is "callbacks", `lightning_fabric.utilities` is "fabric.utilities"."""
+    """`lightning.pytorch.callbacks` is "callbacks", `lightning_fabric.utilities` is "utilities"."""
     root, *parts = module.split(".")
     if root == "lightning_fabric":
-        return ".".join(["fabric", *parts])
-    return ".".join(parts[1:] if parts[:1] == ["pytorch"] else parts)
+        parts = ["fabric", *parts]
+    below = parts[:1] == ["pytorch"] or (parts[:1] == ["fabric"] and len(parts) > 1)
+    return ".".join(parts[1:] if below else parts)
 
 
 def _plain_row(row: str) -> str:

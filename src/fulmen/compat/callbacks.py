@@ -1,0 +1,145 @@
+"""What arguments of older Trainers did, each as the callback that does it today."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from fulmen.callbacks import Callback
+from fulmen.combined import CombinedLoader
+from fulmen.parameters import grad_norm
+from fulmen.warn import rank_zero_info, warn_once
+
+
+class Resume(Callback):
+    """resume_from_checkpoint: fit goes on from it, once; a test or validation before that takes its weights."""
+
+    def __init__(self, path: Any) -> None:
+        self.path = path
+        self.used = False
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if self.used or stage == "predict":
+            return
+        self.used = stage == "fit"
+        if stage == "fit" and not str(self.path).startswith(("http", "s3:", "gs:")) and not os.path.exists(self.path):
+            warn_once(f"resume_from_checkpoint={str(self.path)!r} does not exist: training starts from scratch.")
+            return
+        resolve = type(trainer)._resolve.__get__(trainer)
+        # for this run only: what fit(ckpt_path=...) says goes first
+        trainer._resolve = lambda ckpt_path: resolve(self.path if ckpt_path is None else ckpt_path)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        trainer.__dict__.pop("_resolve", None)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        trainer.__dict__.pop("_resolve", None)
+
+
+class StopOnNan(Callback):
+    """terminate_on_nan: a loss that is not finite, or a parameter after the step, ends the run and is named."""
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+        if not torch.isfinite(loss).all():
+            raise ValueError(f"The loss returned in `training_step` is {loss.item()} (batch {trainer.progress.batch}).")
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        for name, parameter in pl_module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise ValueError(f"Detected nan or inf in the parameter {name!r} after batch {batch_idx}.")
+
+
+class PrintNanGradients(Callback):
+    """print_nan_grads: names the parameters whose gradient has a NaN."""
+
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        for name, parameter in pl_module.named_parameters():
+            if parameter.grad is not None and torch.isnan(parameter.grad).any():
+                rank_zero_info(f"The gradient of {name} has NaN: {parameter.grad}")
+
+
+class TrackGradNorm(Callback):
+    """track_grad_norm: logs the norms of the gradients before each step."""
+
+    def __init__(self, norm_type: float | str) -> None:
+        self.norm_type = norm_type
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        norms = grad_norm(pl_module, self.norm_type)
+        log = getattr(type(pl_module), "log_grad_norm", None)  # the module may say how
+        log(pl_module, norms) if log else self.log_dict(norms, on_step=True, on_epoch=True)
+
+
+class FlushLogs(Callback):
+    """flush_logs_every_n_steps, log_save_interval: loggers write to disk every n steps."""
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            for logger in trainer.loggers:
+                logger.save()
+
+
+class GpuMemory(Callback):
+    """log_gpu_memory: MB in use on each GPU ("all"), or the least and the most ("min_max"), for the loggers."""
+
+    def __init__(self, which: str | bool) -> None:
+        self.which = which
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not trainer.should_log_step or trainer.strategy.root_device.type != "cuda":
+            return
+        free_and_total = [torch.cuda.mem_get_info(index) for index in trainer.device_ids]
+        used = [(total - free) / 2**20 for free, total in free_and_total]
+        metrics = {"min_gpu_mem": min(used), "max_gpu_mem": max(used)}
+        if self.which != "min_max":
+            metrics = {f"gpu_id: {i}/memory.used (MB)": mb for i, mb in zip(trainer.device_ids, used, strict=True)}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+
+class WeightsFolder(Callback):
+    """weights_save_path: the folder under which checkpoints, and only they, are kept."""
+
+    def __init__(self, path: Any) -> None:
+        self.path = path
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        parts: list[str] = []
+        if trainer.logger is not None:
+            version = trainer.logger.version
+            parts = [str(trainer.logger.name), version if isinstance(version, str) else f"version_{version}"]
+        for callback in trainer.checkpoint_callbacks:
+            if getattr(callback, "dirpath", "") is None:
+                callback.dirpath = os.path.abspath(os.path.join(self.path, *parts, "checkpoints"))
+
+
+class LoaderMode(Callback):
+    """multiple_trainloader_mode="min_size": several training loaders end with the shortest."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        source = trainer.sources.get("train")
+        if source is None:
+            return
+        if source.owner is None:
+            source.given = self.combined(source.given)
+        else:
+            owner, hook = source.owner, getattr(source.owner, source.hook)
+            owner.__dict__[source.hook] = lambda: self.combined(hook())
+
+    def combined(self, loaders: Any) -> Any:
+        return CombinedLoader(loaders, self.mode) if isinstance(loaders, (dict, list, tuple)) else loaders
+
+
+class ManualOptimization(Callback):
+    """automatic_optimization=False as an argument of the Trainer."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        pl_module.automatic_optimization = False
