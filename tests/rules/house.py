@@ -10,7 +10,7 @@ import ast
 import importlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,6 +37,10 @@ class Module:
         """The name of the folder or top-level file: "loop", "trainer"."""
         parts = self.name.split(".")
         return parts[1] if len(parts) > 1 else "__init__"
+
+    @property
+    def is_package(self) -> bool:
+        return self.path.name == "__init__.py"
 
     @property
     def lines(self) -> int:
@@ -89,7 +93,7 @@ def _absolute(module: Module, node: ast.ImportFrom) -> str:
     if not node.level:
         return node.module or ""
     package = module.name.split(".")
-    if module.path.name != "__init__.py":
+    if not module.is_package:
         package.pop()
     package = package[: len(package) - node.level + 1]
     return ".".join([*package, *([node.module] if node.module else [])])
@@ -118,6 +122,12 @@ def imported_modules(module: Module, everywhere: bool = False) -> set[str]:
             found.add(dotted)
             dotted = dotted.rpartition(".")[0]
     return found - {module.name}
+
+
+def none(found: Iterable[str]) -> None:
+    """Fail with a line for each thing found, all of them."""
+    found = sorted(found)
+    assert not found, "\n" + "\n".join(found)
 
 
 # ---- printed: `python tests/rules/house.py`

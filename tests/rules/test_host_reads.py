@@ -6,7 +6,7 @@ import ast
 
 import pytest
 import torch
-from rules.house import Module, modules
+from rules.house import Module, modules, none
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -17,7 +17,9 @@ READS = {"item", "cpu", "tolist", "numpy"}
 CONVERSIONS = {"float"}
 
 # Functions that are there to read values, or that run once a run.
-MAY_READ: dict[str, str] = {}
+MAY_READ = {
+    "strategy/base.py: Strategy.teardown": "a run is over, and its module leaves the device",
+}
 
 
 def reads(module: Module) -> list[str]:
@@ -51,12 +53,12 @@ def _is_read(call: ast.Call) -> bool:
 
 def test_the_step_reads_no_tensor():
     found = {place for module in modules().values() if module.room in ROOMS for place in reads(module)}
-    assert found - set(MAY_READ) == set()
+    none(found - set(MAY_READ))
 
 
 def test_every_exception_is_still_needed():
     found = {place for module in modules().values() if module.room in ROOMS for place in reads(module)}
-    assert set(MAY_READ) - found == set()
+    none(set(MAY_READ) - found)
 
 
 class Reads(TorchDispatchMode):
@@ -103,11 +105,13 @@ def reads_of_a_run(batches: int, **options) -> int:
     [{}, {"gradient_clip_val": 1.0}, {"precision": "bf16-mixed"}, {"precision": "bf16-true"}, {"precision": "64-true"}],
     ids=str,
 )
+@pytest.mark.filterwarnings("ignore:An epoch has")  # logging is out of the way on purpose
 def test_more_steps_read_no_more(options):
     assert reads_of_a_run(4, **options) == reads_of_a_run(24, **options)
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:An epoch has")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_no_step_waits_for_the_gpu(precision):
     class Strict(L.Callback):

@@ -23,7 +23,8 @@ def test_python_m_fulmen_is_the_command():
 
 def test_without_a_word_it_lists_the_commands(capsys):
     assert main([]) == 2
-    assert all(word in capsys.readouterr().out for word in ("demo", "run", "checkpoint"))
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("demo", "run", "checkpoint"))
 
 
 @pytest.mark.parametrize(
