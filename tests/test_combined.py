@@ -178,7 +178,7 @@ def test_reset_ends_persistent_workers():
 
 
 @pytest.mark.parametrize("mode", ["min_size", "max_size", "max_size_cycle", "sequential"])
-@pytest.mark.parametrize("stop", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("stop", range(7))
 def test_a_pass_goes_on_where_its_state_was_taken(mode, stop):
     def combined():
         return CombinedLoader({"a": Tape(4), "b": Tape(2)}, mode)

@@ -146,6 +146,7 @@ def test_training_is_shuffled_if_the_users_loader_is_and_anew_in_each_epoch():
         SubsetRandomSampler([1, 3, 5, 7]),
         RandomSampler(range(8), replacement=True, num_samples=20),
         RandomSampler(range(8), num_samples=6),
+        RandomSampler(range(8), replacement=True),
         SequentialSampler(range(6)),
     ],
 )

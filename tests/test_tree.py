@@ -116,6 +116,21 @@ def test_a_batch_that_is_already_there_is_not_copied(batch):
     assert move(batch, torch.device("cpu")) is batch
 
 
+def test_moving_to_the_host_waits_for_the_values_and_moving_to_a_device_does_not():
+    asked = {}
+
+    class Spy(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            if kwargs and "non_blocking" in kwargs:
+                asked[args[1].type] = kwargs["non_blocking"]
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    for device in ("cpu", "meta"):
+        move([torch.ones(1).as_subclass(Spy)], device)
+    assert asked == {"cpu": False, "meta": True}
+
+
 def test_objects_with_a_method_to_move_themselves():
     moved = move({"graph": Graph(), "in_place": InPlace(), "class": Graph}, "meta")
     assert moved["graph"].device == torch.device("meta")

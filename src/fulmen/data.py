@@ -165,7 +165,7 @@ def distributed(loader: Any, kwargs: dict[str, Any], training: bool, seed: int =
         return loader
     if batches is not None and not hasattr(batches, "sampler"):
         return with_batch_sampler(loader, DistributedSamplerWrapper(batches, **kwargs, seed=seed, even=training))
-    drop_last = training and getattr(batches, "drop_last", False)
+    drop_last = getattr(batches, "drop_last", False)
     shuffle = isinstance(sampler, RandomSampler)
     if not _takes_all(sampler, loader.dataset):
         share = DistributedSamplerWrapper(sampler, **kwargs, seed=seed, drop_last=drop_last, even=training)
@@ -178,9 +178,8 @@ def distributed(loader: Any, kwargs: dict[str, Any], training: bool, seed: int =
 
 def _takes_all(sampler: Any, dataset: Any) -> bool:
     """Whether this is one of torch's two samplers that go through the dataset once, which torch can distribute."""
-    if type(sampler) is RandomSampler and (sampler.replacement or sampler.data_source is not dataset):
-        return False
-    return type(sampler) in (RandomSampler, SequentialSampler) and len(sampler) == len(dataset)
+    once = type(sampler) is SequentialSampler or (type(sampler) is RandomSampler and not sampler.replacement)
+    return once and len(sampler) == len(dataset)
 
 
 class UnrepeatedDistributedSampler(DistributedSampler[Any]):

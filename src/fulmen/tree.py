@@ -83,14 +83,15 @@ def move(batch: Any, device: torch.device | str) -> Any:
     device = torch.device(device) if isinstance(device, str) else device
     non_blocking = device.type not in ("cpu", "mps")
 
-    if type(batch) is tuple or type(batch) is list:
+    kind = type(batch)
+    if kind is tuple or kind is list or kind is dict:
         moved = []
         same = True
-        for item in batch:  # one frame for the commonest batch, a few tensors in a row
+        for item in batch.values() if kind is dict else batch:  # one frame for the commonest batch, tensors in a row
             new = item.to(device, non_blocking=non_blocking) if isinstance(item, Tensor) else move(item, device)
             same = same and new is item
             moved.append(new)
-        return batch if same else type(batch)(moved)
+        return batch if same else rebuild(batch, moved)
 
     def to_device(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
