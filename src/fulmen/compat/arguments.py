@@ -68,11 +68,11 @@ class Translation:
 
     def result(self) -> dict[str, Any]:
         self._values_of_then()
-        unused = [f"{name}={value!r}" for name, value in self.old.items() if _asks_nothing(name, value)]
+        unused = [f"{name}={value!r}" for name, value in self.old.items() if asks_nothing(name, value)]
         if unused:
             warn_once(f"Trainer({', '.join(unused)}) can be left out: it asks for nothing today.")
         for name, (rule, *_) in RULES.items():  # in the table's order: devices are known before they are counted
-            if name in self.old and not _asks_nothing(name, self.old[name]):
+            if name in self.old and not asks_nothing(name, self.old[name]):
                 rule(self, name, self.old[name])
         if self.added:
             self.new["callbacks"] = [*_listed(self.new["callbacks"]), *self.added]
@@ -192,7 +192,7 @@ def _nothing(translation: Translation, name: str, value: Any) -> None:
     """Read by another rule, or without effect."""
 
 
-def _asks_nothing(name: str, value: Any) -> bool:
+def asks_nothing(name: str, value: Any) -> bool:
     """Whether an old argument has one of the values with which it asked for nothing, None and False unless stated."""
     if name not in RULES:
         return False

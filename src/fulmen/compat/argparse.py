@@ -1,0 +1,89 @@
+"""Class methods that filled a command line from a constructor: `Trainer.add_argparse_args` and its kin.
+
+Today's classes do not have them; they get them when they are first reached by an old import name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from argparse import ArgumentParser, Namespace
+from ast import literal_eval
+from typing import Any
+
+from fulmen.compat.arguments import DEFAULTS, RULES, asks_nothing
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """The arguments of a class and their defaults; the Trainer's with the old ones."""
+    if cls.__name__ == "Trainer":
+        return {**DEFAULTS, **dict.fromkeys(name for name in RULES if name not in DEFAULTS)}
+    parameters = list(inspect.signature(cls).parameters.values())
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    inherited = {}
+    for base in cls.__mro__[1:]:
+        if base.__name__ == "Trainer":
+            inherited = defaults(base)
+    return {**inherited, **{p.name: None if p.default is p.empty else p.default for p in named}}
+
+
+def add_argparse_args(cls: type, parent_parser: ArgumentParser, use_argument_group: bool = True) -> ArgumentParser:
+    """Give the parser an option for each argument of the class; options of the same name that follow replace them."""
+    parent_parser.conflict_handler = "resolve"
+    target: Any = parent_parser.add_argument_group(f"pl.{cls.__name__}") if use_argument_group else parent_parser
+    for name, default in defaults(cls).items():
+        if f"--{name}" in parent_parser._option_string_actions:
+            continue
+        optional = {"nargs": "?", "const": True} if isinstance(default, bool) or default is None else {}
+        target.add_argument(f"--{name}", default=default, type=_path if name.endswith("_dir") else value, **optional)
+    return parent_parser
+
+
+def from_argparse_args(cls: type, args: Namespace | ArgumentParser, **kwargs: Any) -> Any:
+    """An instance from the options of a command line; keywords go first."""
+    given = vars(parse_argparser(cls, args))
+    chosen = {name: given[name] for name in defaults(cls) if name in given and not asks_nothing(name, given[name])}
+    return cls(**{**chosen, **kwargs})
+
+
+def parse_argparser(cls: type, arg_parser: ArgumentParser | Namespace) -> Namespace:
+    """The options, read from the command line if that was not done yet."""
+    return arg_parser.parse_args() if isinstance(arg_parser, ArgumentParser) else arg_parser
+
+
+def get_deprecated_arg_names(cls: type) -> list[str]:
+    return [name for name in RULES if name not in DEFAULTS]
+
+
+def value(text: str) -> Any:
+    """An option's text as the number, bool or None that it spells, else as it stands."""
+    try:
+        spelled = literal_eval(text.capitalize() if text.lower() in ("true", "false", "none") else text)
+    except (ValueError, SyntaxError):
+        return text
+    return spelled if spelled is None or isinstance(spelled, (bool, int, float)) else text
+
+
+def _path(text: str) -> str:
+    return text
+
+
+def get_progress_bar_dict(self: Any) -> dict[str, Any]:
+    """What the bar shows beside the metrics, for modules that override it and call super()."""
+    logger = getattr(getattr(self, "_trainer", None), "logger", None)
+    return {} if logger is None or logger.version is None else {"v_num": logger.version}
+
+
+COMMON = (add_argparse_args, from_argparse_args)
+MEMBERS: dict[str, tuple[Any, ...]] = {
+    "fulmen:Trainer": (*COMMON, parse_argparser, get_deprecated_arg_names),
+    "fulmen:LightningDataModule": COMMON,
+    "fulmen:LightningModule": (get_progress_bar_dict,),
+}
+
+
+def complete(home: str, found: Any) -> None:
+    """Give a class the members that only old code calls on it."""
+    for function in MEMBERS.get(home, ()):
+        setattr(found, function.__name__, function if found.__name__ == "LightningModule" else classmethod(function))
+    if home == "fulmen:Trainer":
+        found.default_attributes = classmethod(defaults)
