@@ -155,6 +155,7 @@ def test_merged_dicts_hold_one_value_for_each_key():
     assert merged == {"a": 2, "b": {"x": 5}, "c": 4}
 
 
+@pytest.mark.slow
 def test_naming_the_loggers_imports_neither_tensorboard_nor_wandb():
     code = (
         "import sys, fulmen; from fulmen.loggers import CSVLogger, TensorBoardLogger, WandbLogger;"

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fulmen.demos import BoringModel
 from fulmen.loggers import CSVLogger
+from fulmen.trainer import Trainer
 
 
 def table(logger: CSVLogger) -> list[dict[str, str]]:
@@ -139,7 +141,9 @@ def test_a_folder_that_vanishes_costs_one_warning_and_no_row():
 
 FULL_DISK = """
 import resource, signal
+from fulmen.demos import BoringModel
 from fulmen.loggers import CSVLogger
+from fulmen.trainer import Trainer
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 logger = CSVLogger("logs", flush_logs_every_n_steps=1)
 for step in range(100):
@@ -152,6 +156,7 @@ logger.finalize("success")
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_no_row_and_leaves_no_torn_one():
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     run = subprocess.run([sys.executable, "-c", FULL_DISK], env=environment, capture_output=True, text=True, check=True)
@@ -193,3 +198,27 @@ def test_a_store_holds_versions_and_rows():
 
     text = filesystem("memory").cat_file("/logs/digits/version_1/metrics.csv")
     assert text == b"loss,step\r\n1.0,0\r\n2.0,1\r\n4.0,2\r\n"
+
+
+class Counted(BoringModel):
+    def training_step(self, batch, batch_idx):
+        self.log("count", float(batch_idx), on_step=True, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val", 0.5)
+
+
+def test_a_training_writes_its_rows():
+    trainer = Trainer(
+        max_epochs=1, limit_train_batches=4, limit_val_batches=2, num_sanity_val_steps=0, log_every_n_steps=2,
+        logger=CSVLogger("logs"), enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Counted())
+
+    assert table(CSVLogger("logs", version=0)) == [
+        {"count_step": "1.0", "epoch": "0", "step": "1"},
+        {"count_step": "3.0", "epoch": "0", "step": "3"},
+        {"val": "0.5", "epoch": "0", "step": "3"},
+        {"count_epoch": "1.5", "epoch": "0", "step": "3"},
+    ]

@@ -73,7 +73,7 @@ class WandbLogger(base.Logger):
         self._save_dir = os.fspath(dir if dir is not None else save_dir)
         self._project = project or os.environ.get("WANDB_PROJECT", "lightning_logs")
         self._id = version or id
-        self._init = {"name": name, "project": self._project, "dir": self._save_dir, "resume": "allow", **kwargs}
+        self._init = {"name": name, "project": self._project, "resume": "allow", **kwargs}
         if offline:
             self._init["mode"] = "offline"
         if anonymous is not None:
@@ -104,7 +104,8 @@ class WandbLogger(base.Logger):
                 )
                 return self._begin(wandb.run)
             base.open_folder(self._save_dir)
-            return self._begin(wandb.init(id=self._id, **self._init))
+            # wandb's own process, which lives on from run to run, would take a relative path from its own folder
+            return self._begin(wandb.init(id=self._id, dir=os.path.abspath(self._save_dir), **self._init))
         return self._experiment
 
     def _begin(self, run: Run) -> Run:
