@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import fulmen
+from fulmen.checkpoint import files
 from fulmen.tools.command import main
 
 
@@ -46,3 +48,35 @@ def test_run_gives_the_script_all_words_after_its_name():
     done = fulmen_command("run", "script.py", "--help", "-m", "x")
     assert done.stdout == "__main__ ['script.py', '--help', '-m', 'x']\n"
     assert done.returncode == 3
+
+
+def test_checkpoint_verify_tells_the_whole_from_the_torn(capsys):
+    files.write({"epoch": 3, "state_dict": {"weight": torch.ones(2000)}}, "whole.ckpt")
+    content = bytearray(Path("whole.ckpt").read_bytes())
+    content[content.index(torch.ones(2000).numpy().tobytes()) + 7] ^= 1
+    Path("torn.ckpt").write_bytes(content)
+
+    assert main(["checkpoint", "verify", "whole.ckpt", "torn.ckpt"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "whole.ckpt: good\n"
+    assert "torn.ckpt" in said.err
+    assert main(["checkpoint", "verify", "whole.ckpt"]) == 0
+
+
+def test_checkpoint_show_and_diff_print_what_is_there(capsys):
+    files.write({"epoch": 3, "state_dict": {"weight": torch.ones(2)}}, "a.ckpt")
+    files.write({"epoch": 4, "state_dict": {"weight": torch.ones(2)}}, "b.ckpt")
+
+    assert main(["checkpoint", "show", "a.ckpt", "b.ckpt"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("a.ckpt", "b.ckpt", "epoch 3", "epoch 4", "weight"))
+    assert main(["checkpoint", "diff", "a.ckpt", "b.ckpt"]) == 1
+    assert "epoch" in capsys.readouterr().out
+    assert main(["checkpoint", "diff", "a.ckpt", "a.ckpt"]) == 0
+
+
+def test_a_checkpoint_that_is_not_there_is_one_sentence(capsys):
+    assert main(["checkpoint", "show", "nowhere.ckpt"]) == 1
+    said = capsys.readouterr().err
+    assert "nowhere.ckpt" in said
+    assert "Traceback" not in said
