@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+import fulmen as L
 from fulmen.combined import CombinedLoader
 
 A, B = [1, 2, 3], ["x", "y"]
@@ -202,3 +203,50 @@ def test_a_state_of_other_loaders_is_an_error():
     state = CombinedLoader([Tape(1), Tape(1)]).state_dict()
     with pytest.raises(ValueError, match="one of 2 loaders, but there are 3"):
         CombinedLoader([Tape(1), Tape(1), Tape(1)]).load_state_dict(state)
+
+
+class Recorder(L.LightningModule):
+    """Keeps the batches of the training and the (loader, batch) numbers of the validation."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.batches, self.validated = [], []
+
+    def training_step(self, batch, batch_idx):
+        self.batches.append(batch)
+        return self.weight.sum()
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.validated.append((dataloader_idx, batch_idx))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fitted(trainer_options, train, val=None):
+    model = Recorder()
+    options = {"max_epochs": 1, "accelerator": "cpu", "logger": False, "num_sanity_val_steps": 0, **trainer_options}
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    L.Trainer(**options, **quiet).fit(model, train, val)
+    return model
+
+
+def numbers(*values):
+    return DataLoader(values, batch_size=None)
+
+
+@pytest.mark.xfail(strict=True, reason="loop/fetch.py hands on the triple that a CombinedLoader yields")
+def test_the_trainer_gives_the_step_the_combined_batch():
+    model = fitted({}, CombinedLoader({"a": numbers(1, 2, 3), "b": numbers(4, 5)}, "max_size_cycle"), numbers(1))
+    assert model.batches == [{"a": 1, "b": 4}, {"a": 2, "b": 5}, {"a": 3, "b": 4}]
+
+
+@pytest.mark.xfail(strict=True, reason="loop/fetch.py hands on the triple that a CombinedLoader yields")
+def test_the_trainer_combines_several_loaders_in_training():
+    assert fitted({}, [numbers(1, 2, 3), numbers(4, 5)], numbers(1)).batches == [[1, 4], [2, 5], [3, 4]]
+
+
+def test_the_trainer_runs_one_validation_loader_after_the_other():
+    model = fitted({"limit_val_batches": 2}, numbers(1), [numbers(1, 2, 3), numbers(4)])
+    assert model.validated == [(0, 0), (0, 1), (1, 0)]

@@ -17,6 +17,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+import fulmen as L
 from fulmen.combined import CombinedLoader
 from fulmen.data import (
     check_loader,
@@ -309,3 +310,58 @@ def test_every_sampler_is_told_the_epoch_once():
     set_epoch(CombinedLoader({"one": one, "rest": [two, three, [1, 2]]}), 2)
     set_epoch([1, 2], 3)
     assert [each.epochs for each in told] == [[1, 2], [2], [2], [2]]
+
+
+class Counter(L.LightningModule):
+    """Keeps the samples that it was trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen += batch.tolist()
+        return self.weight.sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fitted(loader, **options):
+    model = Counter()
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    L.Trainer(**{"max_epochs": 1, "accelerator": "cpu", "logger": False, **quiet, **options}).fit(model, loader)
+    return model
+
+
+@pytest.mark.parametrize(("value", "seen"), [(3, 3), (0.25, 2), (1.0, 8), (100, 8)])
+def test_the_trainer_takes_as_many_batches_as_the_limit_says(value, seen):
+    assert fitted(DataLoader(range(8)), limit_train_batches=value).seen == list(range(seen))
+
+
+def test_the_trainer_takes_an_int_of_a_stream_and_refuses_a_share():
+    assert fitted(DataLoader(Stream()), limit_train_batches=3).seen == [0, 1, 2]
+    with pytest.raises(MisconfigurationException, match=r"limit_train_batches=0\.5 is a share"):
+        fitted(DataLoader(Stream()), limit_train_batches=0.5)
+
+
+def test_the_trainer_refuses_what_is_no_loader():
+    with pytest.raises(TypeError, match=r"train_dataloaders .* must be a DataLoader or another iterable of batches"):
+        fitted(3)
+    with pytest.raises(TypeError, match=r"train_dataloaders .* Wrap it in a DataLoader"):
+        fitted(TensorDataset(torch.ones(4)))
+
+
+def test_the_trainer_overfits_on_the_same_batches_in_each_epoch():
+    loader = DataLoader(range(8), shuffle=True)
+    with pytest.warns(UserWarning, match="without its shuffling"):
+        model = fitted(loader, overfit_batches=2, max_epochs=3)
+    assert model.seen == [0, 1] * 3
+    assert is_shuffled(loader)
+
+
+def test_the_trainer_tells_the_samplers_the_epoch():
+    sampler = DistributedSampler(range(8), num_replicas=2, rank=0)
+    fitted(DataLoader(range(8), sampler=sampler), max_epochs=3)
+    assert sampler.epoch == 2

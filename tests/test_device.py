@@ -3,6 +3,7 @@ from contextlib import suppress
 import pytest
 import torch
 
+import fulmen as L
 from fulmen.device import (
     Accelerator,
     AcceleratorRegistry,
@@ -68,7 +69,7 @@ def test_anything_else_on_the_cpu_is_an_error(devices):
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda", "auto"])
 def test_no_devices_is_an_error(machine, accelerator, devices):
     machine(cuda=2)
-    with pytest.raises(MisconfigurationException, match=r"asks for no device.*accelerator='cpu' runs without a GPU"):
+    with pytest.raises(MisconfigurationException, match=r"asks for no device.*accelerator='cpu' needs no GPU"):
         choose(accelerator, devices)
 
 
@@ -246,6 +247,25 @@ def test_more_usable_gpus_than_there_are_is_an_error(machine):
         machine(cuda=present)
         with pytest.raises(ValueError, match=f"num_devices={asked} GPUs were asked for, but {present} are visible"):
             find_usable_cuda_devices(asked)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"accelerator": "cudaa"}, ValueError, "Did you mean 'cuda'"),
+        ({"accelerator": "cpu", "devices": [0]}, TypeError, "should be an int > 0"),
+        ({"accelerator": "cpu", "devices": 0}, MisconfigurationException, "devices=0 asks for no device"),
+    ],
+)
+def test_the_trainer_refuses_devices_when_it_is_made(options, kind, message):
+    with pytest.raises(kind, match=message):
+        L.Trainer(max_epochs=1, **options)
+
+
+def test_the_trainer_has_the_chosen_accelerator():
+    trainer = L.Trainer(max_epochs=1, accelerator="auto", devices=1, logger=False)
+    best_first = (CUDAAccelerator, MPSAccelerator, CPUAccelerator)
+    assert type(trainer.accelerator) is next(kind for kind in best_first if kind.is_available())
 
 
 @pytest.mark.gpu

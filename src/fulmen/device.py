@@ -190,7 +190,7 @@ def choose(accelerator: str | Accelerator, devices: Any) -> tuple[Accelerator, l
         )
     if devices in (0, "0", "", (), []) and devices is not False:
         raise MisconfigurationException(
-            f"devices={devices!r} asks for no device. Pass a positive int, or 'auto'; accelerator='cpu' runs without a GPU."
+            f"devices={devices!r} asks for no device. Pass a positive int or 'auto'; accelerator='cpu' needs no GPU."
         )
     if isinstance(devices, str) and devices.strip() == "auto":
         devices = chosen.auto_device_count()
