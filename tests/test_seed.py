@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from fulmen.seed import capture, isolate_rng, pl_worker_init_function, reset_seed, restore, seed_everything
+from fulmen.seed import capture, isolate_rng, part, pl_worker_init_function, reset_seed, restore, seed_everything
 from fulmen.warn import rank_zero_only
 
 
@@ -137,6 +137,16 @@ def test_isolation_holds_through_an_exception():
     with pytest.raises(ValueError, match="must be between"), isolate_rng():
         seed_everything(torch.rand(1).sub(2).int().item())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_ranks_part_from_the_same_seed_and_do_so_again_in_a_second_run():
+    def draws(rank):
+        seed_everything(2**32 - 1, verbose=False)
+        part(rank)
+        return draw()
+
+    assert all(len(set(kind)) == 3 for kind in zip(draws(0), draws(1), draws(2), strict=True))
+    assert draws(1) == draws(1)
 
 
 def in_worker(worker_id, rank=None, base_seed=100):
