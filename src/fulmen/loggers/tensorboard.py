@@ -66,6 +66,7 @@ class TensorBoardLogger(base.FolderLogger):
         self._unsaved: list[tuple[dict[str, Any], int | None]] = []
         self._failing = False
         self._graph_written = False
+        self._folders = {"."}
 
     @property
     def sub_dir(self) -> str | None:
@@ -195,27 +196,40 @@ class TensorBoardLogger(base.FolderLogger):
         if self._experiment is None:
             return {}
         self.save()
-        sizes = {str(path.relative_to(self.log_dir)): path.stat().st_size for path in self._files()}
-        run = {"name": self.name, "version": self.version}
-        return {**run, "hparams": self.hparams, "graph_written": self._graph_written, "sizes": sizes}
+        run = {"name": self.name, "version": self.version, "graph_written": self._graph_written}
+        self._folders.update(os.path.relpath(folder, self.log_dir) for folder in self.experiment.all_writers or ())
+        sizes = {name: os.path.getsize(join(self.log_dir, name)) for name in self._files()}
+        return {**run, "hparams": self.hparams, "folders": sorted(self._folders), "sizes": sizes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue that run's folder as it was at the checkpoint; events written later are cut off."""
+        if self._experiment is not None:
+            self._experiment.close()
         if not state_dict or not self.continues(state_dict):
             return
         self._experiment, self._unsaved, self._failing = None, [], False
         self.hparams = self._saved_hparams = state_dict["hparams"]
-        self._graph_written = state_dict["graph_written"]
+        self._graph_written, self._folders = state_dict["graph_written"], set(state_dict["folders"])
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            for path in self._files():
-                size = state_dict["sizes"].get(str(path.relative_to(self.log_dir)))
-                if size is None:
-                    path.unlink()
-                elif size < path.stat().st_size:
-                    os.truncate(path, size)
+            self._cut(state_dict["sizes"])
+        _ = self.experiment
 
-    def _files(self) -> list[Path]:
-        return [] if is_remote(self.log_dir) else sorted(Path(self.log_dir).rglob("events.out.tfevents.*"))
+    def _cut(self, sizes: dict[str, int]) -> None:
+        for name in self._files():
+            path = join(self.log_dir, name)
+            if name in sizes:
+                os.truncate(path, min(sizes[name], os.path.getsize(path)))
+            else:
+                os.unlink(path)
+
+    def _files(self) -> list[str]:
+        """The event files of this run, below its folder; other runs may have theirs there too."""
+        if is_remote(self.log_dir):
+            return []
+        folders = [Path(self.log_dir, folder) for folder in sorted(self._folders)]
+        return [
+            os.path.relpath(path, self.log_dir) for folder in folders for path in folder.glob("events.out.tfevents.*")
+        ]
 
 
 def _add(writer: SummaryWriter, row: dict[str, Any], step: int | None) -> None:

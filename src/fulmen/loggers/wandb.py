@@ -256,7 +256,7 @@ class WandbLogger(base.Logger):
 
     def state_dict(self) -> dict[str, Any]:
         """Which run this is."""
-        return {"id": self._id, "project": self._project} if self._experiment is not None else {}
+        return {"id": self._id, "project": self._project} if self._id else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue that run, unless another one is open or was asked for."""
