@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import ast
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from rules.house import Module, modules, none
+from rules.house import SOURCE, Module, modules, none
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import fulmen as L
 
-ROOMS = ("loop", "strategy", "precision", "logs")
+ROOMS = ("loop", "strategy", "precision", "logs", "values")
 READS = {"item", "cpu", "tolist", "numpy"}
 CONVERSIONS = {"float"}
 
 # Functions that are there to read values, or that run once a run.
 MAY_READ = {
     "strategy/base.py: Strategy.teardown": "a run is over, and its module leaves the device",
+    "values.py: read": "the place where values are read, all in one transfer",
+    "values.py: wide": "float() of a Python number",
 }
+
+# Functions that read values of CPU tensors only, where nothing waits.
+ON_THE_CPU = {"logs.py:put": "a number is cheaper to keep than a copy"}
 
 
 def reads(module: Module) -> list[str]:
@@ -62,15 +69,24 @@ def test_every_exception_is_still_needed():
 
 
 class Reads(TorchDispatchMode):
-    """Counts how often the value of a tensor goes to Python: `item()`, `float()`, `tolist()`, `if tensor`."""
+    """Counts how often Fulmen takes the value of a tensor to Python: `item()`, `float()`, `tolist()`, `if tensor`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.count += caller() not in ON_THE_CPU
         return function(*args, **(kwargs or {}))
+
+
+def caller() -> str:
+    """File and function of Fulmen's that the call came from, "logs.py:put"."""
+    frame = sys._getframe(2)
+    while frame and SOURCE not in Path(frame.f_code.co_filename).parents:
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}" if frame else ""
 
 
 class Small(L.LightningModule):
