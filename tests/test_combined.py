@@ -236,13 +236,11 @@ def numbers(*values):
     return DataLoader(values, batch_size=None)
 
 
-@pytest.mark.xfail(strict=True, reason="loop/fetch.py hands on the triple that a CombinedLoader yields")
 def test_the_trainer_gives_the_step_the_combined_batch():
     model = fitted({}, CombinedLoader({"a": numbers(1, 2, 3), "b": numbers(4, 5)}, "max_size_cycle"), numbers(1))
     assert model.batches == [{"a": 1, "b": 4}, {"a": 2, "b": 5}, {"a": 3, "b": 4}]
 
 
-@pytest.mark.xfail(strict=True, reason="loop/fetch.py hands on the triple that a CombinedLoader yields")
 def test_the_trainer_combines_several_loaders_in_training():
     assert fitted({}, [numbers(1, 2, 3), numbers(4, 5)], numbers(1)).batches == [[1, 4], [2, 5], [3, 4]]
 

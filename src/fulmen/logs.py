@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fulmen.errors import MisconfigurationException
 from fulmen.tree import batch_size as size_of
-from fulmen.values import as_tensor, check_value, is_metric, read, wide, wide_tensor
+from fulmen.values import as_tensor, check_value, is_metric, on_host, read, wide, wide_tensor
 
 if TYPE_CHECKING:
     from fulmen.strategy.base import Strategy
@@ -82,35 +82,34 @@ class Slot:
         self.per_batch = phase.per_batch
 
     def typed(self, value: Any) -> Any:
-        """A value in the width in which it was logged."""
-        return value.to(self.dtype) if isinstance(value, Tensor) else value
+        """A value as a tensor of the width in which it was logged."""
+        return value.to(self.dtype) if isinstance(value, Tensor) else torch.tensor(value, dtype=self.dtype)
 
     def put(self, value: Any, size: int | None) -> None:
-        """Take a value; nothing is read back. A tensor is copied on its device, for users may change theirs in place."""
+        """Take a value: a copy on its device, for users may change theirs in place. On the CPU a number is cheaper."""
         if isinstance(value, Tensor):
-            if not self.graph:
-                value = value.detach()
-            if value.ndim:
-                value = value.reshape(())
-            if self.on_step:
-                self.last = value.clone()
-        elif self.on_step:
+            value = on_host(value) if value.is_cpu and not self.graph else self.on_device(value)
+        if self.on_step:
             self.last = value
         if self.on_epoch:
             self.keep(value, size)
         if self.sync and self.on_step:
             self.store.unsynced.append(self)
 
+    def on_device(self, value: Tensor) -> Tensor:
+        value = value if self.graph else value.detach()
+        return value.reshape(()).clone()
+
     def keep(self, value: Any, size: int | None) -> None:
         """Add the value to the epoch's mean, weighted by the size of its batch."""
         if size is None:
             size = self.store.batch_size()
-        if self.total is None:
+        if isinstance(value, Tensor) and isinstance(self.total, Tensor):
+            self.total.add_(value, alpha=size)
+        elif self.total is None:
             self.total = wide(value) * size
-        elif isinstance(self.total, Tensor):
-            self.total.add_(value, alpha=size) if isinstance(value, Tensor) else self.total.add_(value * size)
         else:
-            self.total = self.total + (wide(value) * size)
+            self.total = self.total + wide(value) * size
         self.weight += size
 
     def epoch_value(self) -> Any:
@@ -138,7 +137,8 @@ class FoldSlot(Slot):
     }
 
     def keep(self, value: Any, size: int | None) -> None:
-        new = torch.as_tensor(wide(value), dtype=None if isinstance(value, Tensor) else torch.float64)
+        new = wide(value)
+        new = new if isinstance(new, Tensor) else torch.tensor(new, dtype=torch.float64)
         self.total = new if self.total is None else self.folds[self.op](self.total, new)
 
     def epoch_value(self) -> Any:
@@ -153,7 +153,7 @@ class CallableSlot(Slot):
     def keep(self, value: Any, size: int | None) -> None:
         if self.total is None:
             self.total = []
-        self.total.append(value.clone() if isinstance(value, Tensor) else torch.tensor(value))
+        self.total.append(self.typed(value))
 
     def epoch_value(self) -> Any:
         return None if self.total is None else self.op(torch.stack(self.total))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from fulmen.combined import CombinedLoader
 from fulmen.data import with_batch_sampler
 
 
@@ -24,7 +26,7 @@ class Fetch:
         self.loader = loader
         self.sized = length != math.inf
         self.total = min(length, limit)
-        self.prepare = prepare
+        self.prepare = _out_of_triple(prepare) if isinstance(loader, CombinedLoader) else prepare
         self.count = 0  # batches given out
         self.is_last = False
         self.state: Any = None  # the loader's own state as consumed, where it has one and a batch is fetched ahead
@@ -79,6 +81,11 @@ class Fetch:
     def _remember(self) -> None:
         if hasattr(self.loader, "state_dict"):
             self.state = self.loader.state_dict()
+
+
+def _out_of_triple(prepare: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    """A combined loader gives (batch, batch_idx, dataloader_idx); steps get the batch."""
+    return itemgetter(0) if prepare is None else lambda triple: prepare(triple[0])
 
 
 def after(loader: Any, skip: int, state: Any) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -71,24 +71,24 @@ class Source:
         """Training: one loader, or one combined of several. Evaluation: a list, run one after the other."""
 
         def ready(loader: Any) -> Any:
-            data.check_loader(loader, argument, self.stage)
+            data.check_loader(loader, argument, VERBS[self.stage])
             if overfit:
                 loader = data.sequential(loader)
             if sampler and strategy.distributed_sampler_kwargs is not None:
-                loader = data.distributed(loader, strategy.distributed_sampler_kwargs, self.stage == "train", 0)
-            return loader
+                seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+                loader = data.distributed(loader, strategy.distributed_sampler_kwargs, self.stage == "train", seed)
+            return data.seeded_workers(loader, strategy.global_rank)
 
         raw = self.raw
+        if isinstance(raw, CombinedLoader) and (raw.mode != "sequential" or self.stage == "train"):
+            return [_combined(raw.iterables, raw.mode, ready)]
+        if isinstance(raw, (dict, list, tuple)) and self.stage == "train":
+            return [_combined(raw, "max_size_cycle", ready)]
         if isinstance(raw, CombinedLoader):
-            if raw.mode == "sequential" and self.stage != "train":
-                return [ready(loader) for loader in raw.flattened]
-            return [CombinedLoader(each(ready, raw.iterables), raw.mode)]
-        several = isinstance(raw, (dict, list, tuple))
-        if not several:
-            return [ready(raw)]
-        if self.stage == "train":
-            return [CombinedLoader(each(ready, raw), "max_size_cycle")]
-        return [ready(loader) for loader in (raw.values() if isinstance(raw, dict) else raw)]
+            return [ready(loader) for loader in raw.flattened]
+        if isinstance(raw, (dict, list, tuple)):
+            return [ready(loader) for loader in CombinedLoader(raw, "sequential").flattened]
+        return [ready(raw)]
 
     def limits(self, limit: int | float, argument: str) -> list[int | float]:
         """Batches to run of each loader."""
@@ -99,14 +99,7 @@ class Source:
         return bool(every) and self.owner is not None and epoch - self.loaded_epoch >= every
 
 
-def each(function: Callable[[Any], Any], loaders: Any) -> Any:
-    """`function` of every loader in a nesting of dicts, lists and tuples."""
-    if isinstance(loaders, dict):
-        return {name: each(function, loader) for name, loader in loaders.items()}
-    if isinstance(loaders, (list, tuple)):
-        return type(loaders)(each(function, loader) for loader in loaders)
-    return function(loaders)
-
-
-def total(counts: list[int | float]) -> int | float:
-    return math.inf if math.inf in counts else sum(counts)
+def _combined(loaders: Any, mode: str, ready: Callable[[Any], Any]) -> CombinedLoader:
+    combined = CombinedLoader(loaders, mode)  # type: ignore[arg-type]
+    combined.flattened = [ready(loader) for loader in combined.flattened]
+    return combined
