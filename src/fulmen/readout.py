@@ -316,6 +316,11 @@ class Readout:
     def progress_bar_callback(self) -> Any:
         return next((callback for callback in self.callbacks if hasattr(callback, "total_train_batches")), None)
 
+    @property
+    def fit_loop(self) -> Any:
+        """The training loop; raise its max_epochs or max_steps to go on with another fit of the same module."""
+        return self.train_loop
+
     # ---- state
 
     @property

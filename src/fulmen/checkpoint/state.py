@@ -116,6 +116,13 @@ def restore_callbacks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
             callback.load_state_dict(state)
 
 
+def restore_loggers(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Let the loggers go on in the run that the checkpoint belongs to, behind the rows that it had written."""
+    for logger, state in zip(trainer.loggers, checkpoint["fulmen"].get("loggers") or (), strict=False):
+        if state and hasattr(logger, "load_state_dict"):
+            logger.load_state_dict(state)
+
+
 def restore_training(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> None:
     """Optimizers, schedulers, precision, and where the loop stood."""
     if "optimizer_states" not in checkpoint:

@@ -18,4 +18,3 @@ def write(loggers: list[Any], values: dict[str, Any], step: int, epoch: int | No
         row.setdefault("epoch", epoch)
     for logger in loggers:
         logger.log_metrics(row, step)
-        logger.save()

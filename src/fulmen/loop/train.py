@@ -59,6 +59,24 @@ class TrainLoop:
         self.epoch_rng: dict[str, Any] | None = None  # random states from just before the epoch's iterator was made
         self.resume: dict[str, Any] | None = None  # what a checkpoint held of the epoch that it was taken in
 
+    def follow(self, previous: TrainLoop) -> None:
+        """In another fit of the same module, go on where the last one ended if its limits were raised since."""
+        options = self.trainer.options
+        if (previous.max_epochs, previous.max_steps) != (options.max_epochs, options.max_steps):
+            self.max_epochs, self.max_steps = previous.max_epochs, previous.max_steps
+            self.progress.load_state_dict(previous.progress.state_dict())
+            self.progress.batch = 0
+
+    @property
+    def epoch_loop(self) -> TrainLoop:
+        """This loop: its limits and counters are settable as trainer.fit_loop.epoch_loop's too."""
+        return self
+
+    @property
+    def batch_idx(self) -> int:
+        """Index of the last batch in this epoch that was trained on, -1 before the first."""
+        return self.progress.batch - 1
+
     def take(self, step: Step, schedulers: Schedulers) -> None:
         """The parts that need the optimizers, whose making may ask this loop for its estimates."""
         self.step, self.schedulers = step, schedulers
