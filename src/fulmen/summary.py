@@ -22,36 +22,27 @@ UNITS = (" ", "K", "M", "B", "T")
 
 
 class LayerSummary:
-    """One layer; its sizes are those of the first forward pass that it sees."""
+    """One layer; `in_size` and `out_size` are those of the first forward pass that it sees, "?" before."""
+
+    in_size: str | list[Any] = UNKNOWN_SIZE
+    out_size: str | list[Any] = UNKNOWN_SIZE
+    layer_type: str
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._in_size: Any = None
-        self._out_size: Any = None
+        self.layer_type = type(module).__name__
         can_hook = not isinstance(module, torch.jit.ScriptModule)
         self._hook = module.register_forward_hook(self._see) if can_hook else None
 
     def _see(self, _: nn.Module, inputs: Any, output: Any) -> None:
-        if self._in_size is None:
-            self._in_size = parse_batch_shape(inputs[0] if len(inputs) == 1 else inputs)
-            self._out_size = parse_batch_shape(output)
+        self.in_size = parse_batch_shape(inputs[0] if len(inputs) == 1 else inputs)
+        self.out_size = parse_batch_shape(output)
+        self.detach_hook()
 
     def detach_hook(self) -> None:
-        """Stop looking at forward passes."""
+        """Stop waiting for a forward pass."""
         if self._hook is not None:
             self._hook.remove()
-
-    @property
-    def in_size(self) -> str | list[Any]:
-        return self._in_size or UNKNOWN_SIZE
-
-    @property
-    def out_size(self) -> str | list[Any]:
-        return self._out_size or UNKNOWN_SIZE
-
-    @property
-    def layer_type(self) -> str:
-        return type(self._module).__name__
 
     @property
     def num_parameters(self) -> int:
@@ -66,93 +57,62 @@ class ModelSummary:
     """What a module consists of, down to `max_depth` levels (-1: all, 0: only the totals); `print` shows it.
 
     With `example_input_array` in the module its forward runs once, in eval mode and without moving any random state,
-    for the sizes and FLOPs of the layers.
+    for the sizes of the layers and their floating point operations.
     """
+
+    layer_names: list[str]
+    layer_types: list[str]
+    in_sizes: list[Any]
+    out_sizes: list[Any]
+    param_nums: list[int]
+    training_modes: list[bool]
+    total_training_modes: dict[str, int]  # "train" and "eval", of all depths
+    total_parameters: int
+    trainable_parameters: int
+    total_layer_params: int  # of the layers in the table, each parameter once
+    model_size: float  # megabytes
+    flop_counts: dict[str, dict[Any, int]]  # of each layer by operator; empty without example_input_array
+    total_flops: int
 
     def __init__(self, model: LightningModule, max_depth: int = 1) -> None:
         if not isinstance(max_depth, int) or max_depth < -1:
             raise ValueError(f"max_depth={max_depth!r} must be -1 for all levels, 0 for none, or a positive int.")
         self._model = model
         self._max_depth = max_depth
+        self._has_example = getattr(model, "example_input_array", None) is not None
         self._flops: dict[str, dict[Any, int]] = {}
-        self._layers = self.summarize()
+        layers = self.summarize()
+        self.layer_names = list(layers)
+        self.layer_types = [layer.layer_type for layer in layers.values()]
+        self.in_sizes = [layer.in_size for layer in layers.values()]
+        self.out_sizes = [layer.out_size for layer in layers.values()]
+        self.param_nums = [layer.num_parameters for layer in layers.values()]
+        self.training_modes = [layer.training for layer in layers.values()]
+        self.flop_counts = {name: self._flops.get(f"{type(model).__name__}.{name}", {}) for name in layers}
+        self.total_flops = sum(self._flops.get("Global", {}).values())
+        modes = [module.training for module in model.modules()][1:]
+        self.total_training_modes = {"train": modes.count(True), "eval": modes.count(False)}
+        parameters = [p for p in model.parameters() if not is_lazy(p)]
+        self.total_parameters = _count(parameters)
+        self.trainable_parameters = _count(p for p in parameters if p.requires_grad)
+        self.total_layer_params = _count({p: None for _, module in self.named_modules for p in module.parameters()})
+        self.model_size = sum(p.numel() * p.element_size() for p in parameters) * 1e-6
 
     def summarize(self) -> dict[str, LayerSummary]:
         """The layers by name, in the order in which the module holds them."""
         layers = {name: LayerSummary(module) for name, module in self.named_modules}
-        if self._has_example:
-            self._forward_example_input()
-        for layer in layers.values():
-            layer.detach_hook()
+        try:
+            if self._has_example:
+                self._forward_example_input()
+        finally:
+            for layer in layers.values():
+                layer.detach_hook()
         return layers
-
-    @property
-    def _has_example(self) -> bool:
-        return getattr(self._model, "example_input_array", None) is not None
 
     @property
     def named_modules(self) -> list[tuple[str, nn.Module]]:
         deepest = self._max_depth if self._max_depth >= 0 else torch.inf
         return [(n, m) for n, m in self._model.named_modules() if n and n.count(".") < deepest]
-
-    @property
-    def layer_names(self) -> list[str]:
-        return list(self._layers)
-
-    @property
-    def layer_types(self) -> list[str]:
-        return [layer.layer_type for layer in self._layers.values()]
-
-    @property
-    def in_sizes(self) -> list[Any]:
-        return [layer.in_size for layer in self._layers.values()]
-
-    @property
-    def out_sizes(self) -> list[Any]:
-        return [layer.out_size for layer in self._layers.values()]
-
-    @property
-    def param_nums(self) -> list[int]:
-        return [layer.num_parameters for layer in self._layers.values()]
-
-    @property
-    def training_modes(self) -> list[bool]:
-        return [layer.training for layer in self._layers.values()]
-
-    @property
-    def total_training_modes(self) -> dict[str, int]:
-        """How many layers, of all depths, are in train and in eval mode."""
-        modes = [module.training for module in self._model.modules()][1:]
-        return {"train": modes.count(True), "eval": modes.count(False)}
-
-    @property
-    def total_parameters(self) -> int:
-        return _count(self._model.parameters())
-
-    @property
-    def trainable_parameters(self) -> int:
-        return _count(p for p in self._model.parameters() if p.requires_grad)
-
-    @property
-    def total_layer_params(self) -> int:
-        """The parameters that belong to a layer of the table, each counted once."""
-        return _count({p: None for _, module in self.named_modules for p in module.parameters()})
-
-    @property
-    def model_size(self) -> float:
-        """Megabytes of all parameters."""
-        parameters = [p for p in self._model.parameters() if not is_lazy(p)]
-        return sum(p.numel() * p.element_size() for p in parameters) * 1e-6
-
-    @property
-    def flop_counts(self) -> dict[str, dict[Any, int]]:
-        """Floating point operations of each layer by operator; empty without `example_input_array`."""
-        prefix = f"{type(self._model).__name__}."
-        return {name: self._flops.get(prefix + name, {}) for name in self._layers}
-
-    @property
-    def total_flops(self) -> int:
-        return sum(self._flops.get("Global", {}).values())
 
     def _forward_example_input(self) -> None:
         from torch.utils.flop_counter import FlopCounterMode
@@ -179,7 +139,7 @@ class ModelSummary:
     def _get_summary_data(self) -> list[tuple[str, list[str]]]:
         """The columns: a title and one text per row."""
         columns = {
-            " ": [str(index) for index in range(len(self._layers))],
+            " ": [str(index) for index in range(len(self.layer_names))],
             "Name": self.layer_names,
             "Type": self.layer_types,
             "Params": [get_human_readable_count(count) for count in self.param_nums],
@@ -196,14 +156,8 @@ class ModelSummary:
         return list(columns.items())
 
     def __str__(self) -> str:
-        return summary_table(
-            self._get_summary_data(),
-            self.total_parameters,
-            self.trainable_parameters,
-            self.model_size,
-            self.total_training_modes,
-            self.total_flops,
-        )
+        numbers = (self.total_parameters, self.trainable_parameters, self.model_size, self.total_training_modes)
+        return summary_table(self._get_summary_data(), *numbers, self.total_flops)
 
     __repr__ = __str__
 

@@ -33,19 +33,18 @@ class Callback:
         """A state key that tells callbacks of one class apart by `settings`."""
         return f"{type(self).__qualname__}{settings!r}"
 
-    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        """The same as `LightningModule.log`, in every hook where that may be called."""
-        raise self._not_bound("log")
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave the trainer behind, and the module that it logs with."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
 
-    def log_dict(self, dictionary: Any, *args: Any, **kwargs: Any) -> None:
-        """The same as `LightningModule.log_dict`, in every hook where that may be called."""
-        raise self._not_bound("log_dict")
-
-    def _not_bound(self, name: str) -> RuntimeError:
-        return RuntimeError(
-            f"{type(self).__name__}.{name}() was called while no trainer runs it. "
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """The same as `LightningModule.log`, in every hook where that may be called; `log_dict` likewise."""
+        raise RuntimeError(
+            f"{type(self).__name__} logs while no trainer runs it. "
             "Pass the callback to Trainer(callbacks=[...]) and log inside its hooks."
         )
+
+    log_dict = log
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a restart, as plain data."""
@@ -63,26 +62,15 @@ class Callback:
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The module is on its device and its optimizers exist."""
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the last step and `on_train_end`."""
-
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before the few validation batches that are tried first."""
-
-    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the few validation batches that are tried first."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before the first epoch."""
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the last epoch."""
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before an epoch's first batch."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After an epoch's last batch and the validation that belongs to it."""
+        """After the epoch's last batch and the validation that belongs to it."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The batch is on the device."""
@@ -95,32 +83,24 @@ class Callback:
     def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """After the forward pass, before old gradients go."""
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Before `loss.backward()`."""
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None: ...
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The gradients exist; scaled ones (16-mixed) are still scaled."""
+        """The gradients exist; with 16-mixed they are scaled."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """The gradients are unscaled and not yet clipped."""
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before a validation run."""
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After a validation run; its metrics are in `trainer.callback_metrics`."""
+        """Its metrics are in `trainer.callback_metrics`."""
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before the first validation batch."""
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the last validation batch."""
-
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """The batch is on the device."""
-
+    ) -> None: ...
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -129,26 +109,14 @@ class Callback:
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:
-        """`outputs` is what `validation_step` returned."""
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before a test run."""
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After a test run."""
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before the first test batch."""
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the last test batch."""
-
+    ) -> None: ...
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """The batch is on the device."""
-
+    ) -> None: ...
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -157,26 +125,14 @@ class Callback:
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:
-        """`outputs` is what `test_step` returned."""
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before a prediction run."""
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After a prediction run."""
-
-    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before the first batch to predict."""
-
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the last batch to predict."""
-
+    ) -> None: ...
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """The batch is on the device."""
-
+    ) -> None: ...
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -185,8 +141,7 @@ class Callback:
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:
-        """`outputs` is what `predict_step` returned."""
+    ) -> None: ...
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """`checkpoint` is about to be written; change it in place."""

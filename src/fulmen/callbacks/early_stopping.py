@@ -107,18 +107,19 @@ class EarlyStopping(Callback):
         self.stopping_reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))
         self.stopping_reason_message = state_dict.get("stopping_reason_message")
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and self._check_on_train_epoch_end is None:
-            once_an_epoch = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
-            self._check_on_train_epoch_end = once_an_epoch or not trainer.enable_validation
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._check_on_train_epoch_end:
+        if self._checks_epochs(trainer):
             self._run_early_stopping_check(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._check_on_train_epoch_end and trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not self._checks_epochs(trainer):
             self._run_early_stopping_check(trainer)
+
+    def _checks_epochs(self, trainer: Trainer) -> bool:
+        if self._check_on_train_epoch_end is not None:
+            return self._check_on_train_epoch_end
+        once_an_epoch = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+        return once_an_epoch or not trainer.enable_validation
 
     def _run_early_stopping_check(self, trainer: Trainer) -> None:
         metrics = trainer.callback_metrics
@@ -130,8 +131,8 @@ class EarlyStopping(Callback):
         if stop:
             self.stopped_epoch = trainer.current_epoch
             self.stopping_reason_message = message
-        if message and self.verbose:
-            self._say(trainer, message)
+        if message and self.verbose and (trainer.is_global_zero or not self.log_rank_zero_only):
+            log.info(message if trainer.world_size == 1 else f"[rank {trainer.global_rank}] {message}")
 
     def _is_there(self, metrics: dict[str, Tensor]) -> bool:
         if self.monitor in metrics:
@@ -147,33 +148,25 @@ class EarlyStopping(Callback):
 
     def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
         """Whether to stop, and what to tell the user."""
-        shown = f"{self.monitor} = {current.item():.6g}"
-        best = self.best_score.to(current.device)
+        best, better = self.best_score.to(current.device), self.monitor_op  # in the metric's own precision
+        shown, before = f"{self.monitor} = {current.item():.6g}", f"(best so far: {best.item():.6g})"
         if self.check_finite and not torch.isfinite(current):
-            message = f"{shown} is not finite (best so far: {best.item():.6g})"
-            return self._stop(EarlyStoppingReason.NON_FINITE_METRIC, message)
-        if self.stopping_threshold is not None and self.monitor_op(current, self.stopping_threshold):
-            message = f"{shown} {self.order_dict[self.mode]} stopping_threshold={self.stopping_threshold}"
-            return self._stop(EarlyStoppingReason.STOPPING_THRESHOLD, message)
-        if self.divergence_threshold is not None and self.monitor_op(-current, -self.divergence_threshold):
-            worse = self.order_dict["max" if self.mode == "min" else "min"]
-            message = f"{shown} {worse} divergence_threshold={self.divergence_threshold}"
-            return self._stop(EarlyStoppingReason.DIVERGENCE_THRESHOLD, message)
-        if self.monitor_op(current - self.min_delta, best):
+            return self._stop("NON_FINITE_METRIC", f"{shown} is not finite {before}")
+        if self.stopping_threshold is not None and better(current, self.stopping_threshold):
+            return self._stop(
+                "STOPPING_THRESHOLD", f"{shown} is better than stopping_threshold={self.stopping_threshold}"
+            )
+        if self.divergence_threshold is not None and better(-current, -self.divergence_threshold):
+            text = f"{shown} is worse than divergence_threshold={self.divergence_threshold}"
+            return self._stop("DIVERGENCE_THRESHOLD", text)
+        if better(current - self.min_delta, best):
             self.best_score, self.wait_count = current.clone(), 0
-            return False, f"{shown} is a new best (before: {best.item():.6g})."
+            return False, f"{shown} is a new best {before}."
         self.wait_count += 1
-        if self.wait_count >= self.patience:
-            message = f"{self.monitor} did not improve in {self.wait_count} checks (best: {best.item():.6g})"
-            return self._stop(EarlyStoppingReason.PATIENCE_EXHAUSTED, message)
-        return False, None
+        if self.wait_count < self.patience:
+            return False, None
+        return self._stop("PATIENCE_EXHAUSTED", f"{shown} is check {self.wait_count} without a new best {before}")
 
-    def _stop(self, reason: EarlyStoppingReason, message: str) -> tuple[bool, str]:
-        self.stopping_reason = reason
-        return True, f"Training stops: {message}."
-
-    def _say(self, trainer: Trainer, message: str) -> None:
-        if trainer.world_size == 1:
-            log.info(message)
-        elif trainer.global_rank == 0 or not self.log_rank_zero_only:
-            log.info("[rank %d] %s", trainer.global_rank, message)
+    def _stop(self, reason: str, text: str) -> tuple[bool, str]:
+        self.stopping_reason = EarlyStoppingReason[reason]
+        return True, f"Training stops: {text}."

@@ -29,8 +29,15 @@ class ProgressBar(Callback):
     where a stage begins or ends. A bar of another kind overrides `begin_stage`, `draw_stage` and `end_stage`.
     """
 
+    sanity_check_description: str = "Sanity Checking"
+    train_description: str = "Training"
+    validation_description: str = "Validation"
+    test_description: str = "Testing"
+    predict_description: str = "Predicting"
+
     runs_late = True  # at the end of an epoch, all its metrics are there
     pause_s = 0.1
+    leave = False
     every_n_batches = 1  # more: not the clock decides, but the number of batches
 
     def __init__(self) -> None:
@@ -42,33 +49,13 @@ class ProgressBar(Callback):
         self._began: dict[str, float] = {}  # the stages that are open, outermost first
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_trainer": None, "_began": {}}
+        return {**super().__getstate__(), "_trainer": None, "_began": {}}
 
     @property
     def trainer(self) -> Trainer:
         if self._trainer is None:
             raise TypeError(f"{type(self).__name__}.trainer is known only while a trainer runs.")
         return self._trainer
-
-    @property
-    def sanity_check_description(self) -> str:
-        return "Sanity Checking"
-
-    @property
-    def train_description(self) -> str:
-        return "Training"
-
-    @property
-    def validation_description(self) -> str:
-        return "Validation"
-
-    @property
-    def test_description(self) -> str:
-        return "Testing"
-
-    @property
-    def predict_description(self) -> str:
-        return "Predicting"
 
     @property
     def total_train_batches(self) -> int | float:
@@ -159,7 +146,7 @@ class ProgressBar(Callback):
         self._due, self._due_at_ends = now + pause, now + SHARE_AT_ENDS * cost
 
     def _redraw_if_due(self, due: float) -> None:
-        if self._began and perf_counter() >= due:
+        if self._began and self._enabled and perf_counter() >= due:
             self.redraw()
 
     def _begin(self, stage: str, text: str, total: int | float) -> None:
@@ -182,6 +169,7 @@ class ProgressBar(Callback):
             return
         self._redraw_if_due(0.0 if len(self._began) == 1 else self._due_at_ends)
         self.end_stage(stage)
+        self.reset_dataloader_idx_tracker()
         took = perf_counter() - self._began.pop(stage)
         if "train" in self._began:
             self._began["train"] += took  # so that the speed of training does not seem to drop
@@ -201,11 +189,11 @@ class ProgressBar(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._seen = batch_idx + 1
-        if perf_counter() >= self._due and self._seen % self.every_n_batches == 0 and self._enabled:
-            self.redraw()
+        if perf_counter() >= self._due and self._seen % self.every_n_batches == 0:
+            self._redraw_if_due(self._due)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._redraw_if_due(self._due_at_ends)
+        self._redraw_if_due(0.0 if self.leave else self._due_at_ends)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish("train")
@@ -225,8 +213,8 @@ class ProgressBar(Callback):
         if dataloader_idx != self._current_eval_dataloader_idx and self._began:
             self._begin_loader(next(reversed(self._began)), dataloader_idx)
         self._eval_seen = batch_idx + 1
-        if perf_counter() >= self._due and self._eval_seen % self.every_n_batches == 0 and self._enabled:
-            self.redraw()
+        if perf_counter() >= self._due and self._eval_seen % self.every_n_batches == 0:
+            self._redraw_if_due(self._due)
 
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 

@@ -40,6 +40,8 @@ class RichProgressBar(ProgressBar):
     `configure_columns` for other columns; a task has the fields `batches`, `time`, `speed` and `metrics` as text.
     """
 
+    refresh_rate: int
+
     def __init__(
         self,
         refresh_rate: int = 100,
@@ -48,8 +50,8 @@ class RichProgressBar(ProgressBar):
         console_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self._refresh_rate = refresh_rate
-        self._leave = leave
+        self.refresh_rate = refresh_rate
+        self.leave = leave
         self.theme = theme or RichProgressBarTheme()
         self._console_kwargs = console_kwargs or {}
         self._enabled = refresh_rate > 0
@@ -59,10 +61,6 @@ class RichProgressBar(ProgressBar):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "progress": None, "_tasks": {}}
-
-    @property
-    def refresh_rate(self) -> int:
-        return self._refresh_rate
 
     @property
     def train_progress_bar(self) -> Task:
@@ -86,7 +84,7 @@ class RichProgressBar(ProgressBar):
         return next(task for task in self.progress.tasks if task.id == self._tasks[stage])
 
     def enable(self) -> None:
-        self._enabled = self._refresh_rate > 0
+        self._enabled = self.refresh_rate > 0
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """The columns of rich that make a line."""
@@ -113,7 +111,7 @@ class RichProgressBar(ProgressBar):
 
     def begin_stage(self, stage: str, text: str, total: float) -> None:
         if stage == "train":
-            if self._leave:
+            if self.leave:
                 self._stop()
             if self.trainer.max_epochs and self.trainer.max_epochs > 0:
                 text = f"{text}/{self.trainer.max_epochs - 1}"

@@ -22,26 +22,20 @@ class TQDMProgressBar(ProgressBar):
     """
 
     BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+    refresh_rate: int
+    process_position: int
 
     def __init__(self, refresh_rate: int = 1, process_position: int = 0, leave: bool = False) -> None:
         super().__init__()
-        self._refresh_rate = refresh_rate
-        self._process_position = process_position
-        self._leave = leave
+        self.refresh_rate = refresh_rate
+        self.process_position = process_position
+        self.leave = leave
         self._bars: dict[str, tqdm] = {}
         self._enabled = refresh_rate > 0
         self.every_n_batches = max(refresh_rate, 1)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_bars": {}}
-
-    @property
-    def refresh_rate(self) -> int:
-        return self._refresh_rate
-
-    @property
-    def process_position(self) -> int:
-        return self._process_position
 
     @property
     def train_progress_bar(self) -> tqdm:
@@ -67,7 +61,7 @@ class TQDMProgressBar(ProgressBar):
         return self._bars[stage]
 
     def enable(self) -> None:
-        self._enabled = self._refresh_rate > 0
+        self._enabled = self.refresh_rate > 0
 
     def init_sanity_tqdm(self) -> tqdm:
         return self._new(self.sanity_check_description, leave=False)
@@ -94,7 +88,7 @@ class TQDMProgressBar(ProgressBar):
         bar = type("Bar", (module.tqdm,), {"monitor_interval": 0})
         return bar(
             desc=text,
-            position=2 * self._process_position + line,
+            position=2 * self.process_position + line,
             disable=self.is_disabled,
             leave=leave,
             dynamic_ncols=True,
@@ -104,7 +98,7 @@ class TQDMProgressBar(ProgressBar):
         )
 
     def begin_stage(self, stage: str, text: str, total: float) -> None:
-        if stage == "train" and self._leave:
+        if stage == "train" and self.leave:
             self.end_stage(stage)
         bar = self._bar(stage)
         bar.set_description(text, refresh=False)
