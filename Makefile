@@ -40,8 +40,8 @@ bench: $(READY)
 docs: $(READY)
 	@$(PYTEST) tests/docs
 
-exam: $(READY)
-	@$(PYTEST) -m exam
+exam: $(READY) .venv/exams
+	@$(PYTEST) -s -m exam
 
 clean:
 	rm -rf .venv
@@ -64,3 +64,8 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	$(PYTHON) -m pip install -qq -c constraints.txt -e '.[dev]'; \
 	touch $@
+
+# In a folder of its own: beside a CPU torch this torchvision is good for the exams, and breaks torchmetrics' import.
+.venv/exams: $(READY)
+	@$(PYTHON) -m pip install -qq --no-deps -c constraints.txt --target $@ torchvision
+	@touch $@
