@@ -74,24 +74,24 @@ def test_versions_are_answered_before_the_first_import():
 def test_a_module_runs_with_dash_m():
     Path("package").mkdir()
     Path("package/tool.py").write_text(
-        "import sys, lightning as L\nprint(L.Trainer.__module__, __name__, sys.argv[1:])"
+        "import sys, lightning as L\nprint(L.Callback.__module__, __name__, sys.argv[1:])"
     )
 
     done = command(["-m", "fulmen", "run", "-m", "package.tool", "a"])
 
-    assert done.stdout.strip() == "fulmen.trainer __main__ ['a']", done.stderr
+    assert done.stdout.strip() == "fulmen.callbacks.base __main__ ['a']", done.stderr
 
 
 def test_children_of_the_program_have_the_alias():
     said = lines(
         """
         import subprocess, sys
-        child = "import pytorch_lightning as pl, lightning.pytorch as l; print(pl.Trainer is l.Trainer, pl.Trainer.__module__)"
+        child = "import pytorch_lightning as pl; print(pl.Callback.__module__)"
         print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout.strip())
         """
     )
 
-    assert said == ["True fulmen.trainer"]
+    assert said == ["fulmen.callbacks.base"]
 
 
 SPAWNED = """
@@ -135,17 +135,16 @@ def test_the_alias_wins_over_an_installed_package(tmp_path):
     (site / "pytorch_lightning").mkdir(parents=True)
     (site / "pytorch_lightning" / "__init__.py").write_text("raise RuntimeError('the installed one')")
 
-    said = lines(
-        "import pytorch_lightning as pl; print(pl.LightningModule.__module__)", PYTHONPATH=f"{site}:{_source()}"
-    )
+    said = lines("import pytorch_lightning as pl; print(pl.Callback.__module__)", PYTHONPATH=f"{site}:{_source()}")
 
-    assert said == ["fulmen.module"]
+    assert said == ["fulmen.callbacks.base"]
 
 
 def _source() -> str:
     return str(Path(compat.__file__).parents[2])
 
 
+@pytest.mark.slow
 def test_pytest_gets_the_alias_from_the_plugin():
     Path("test_old.py").write_text(
         "from pytorch_lightning.core.lightning import LightningModule\n"
