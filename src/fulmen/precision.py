@@ -43,7 +43,7 @@ class Precision:
         return data
 
     def forward_context(self) -> AbstractContextManager[Any]:
-        """A context for one forward pass and the loss after it; a new one at each call, as autocast cannot be nested."""
+        """A context for one forward pass and its loss; a new one at each call, as autocast's cannot be nested."""
         return nullcontext()
 
     def init_context(self) -> AbstractContextManager[Any]:

@@ -1,18 +1,123 @@
-"""Strategies: where the model lives and over how many processes it is spread."""
+"""Strategies: where the model lives, and over how many processes it is spread."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from fulmen.device import Accelerator
+from fulmen.errors import MisconfigurationException, nearest
 from fulmen.strategy.base import SingleDeviceStrategy, Strategy
+from fulmen.strategy.ddp import DDPStrategy
+from fulmen.strategy.environment import TorchElasticEnvironment
+from fulmen.strategy.parallel import ParallelStrategy
+
+__all__ = ["DDPStrategy", "ParallelStrategy", "SingleDeviceStrategy", "Strategy", "StrategyRegistry", "choose"]
+
+NOT_THERE_YET = ("fsdp", "deepspeed", "xla", "single_xla", "single_tpu")
 
 
-def choose(strategy: Any, accelerator: Accelerator, devices: list[torch.device], num_nodes: int = 1) -> Strategy:
-    """The strategy that `Trainer(strategy=...)` means, for these devices."""
-    if not isinstance(strategy, Strategy):
-        strategy = SingleDeviceStrategy(devices[0])
-    strategy.place(accelerator, devices, num_nodes)
-    return strategy
+class Registry(dict[str, dict[str, Any]]):
+    """Strategies by the name for `strategy=`.
+
+    >>> StrategyRegistry.register("ddp_static", DDPStrategy, description="for fixed graphs", static_graph=True)
+    """
+
+    def register(
+        self,
+        name: str,
+        strategy: Callable[..., Any] | None = None,
+        description: str = "",
+        override: bool = False,
+        **init_params: Any,
+    ) -> Callable[..., Any]:
+        """Add a class, which `get` calls with `init_params`; without `strategy` this is a class decorator."""
+        if name in self and not override:
+            raise MisconfigurationException(f"strategy {name!r} is registered already; override=True replaces it.")
+        if strategy is None:
+            return lambda cls: self.register(name, cls, description, override, **init_params)
+        self[name] = {
+            "strategy": strategy,
+            "strategy_name": name,
+            "description": description,
+            "init_params": init_params,
+        }
+        return strategy
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A new strategy of that name, or `default`."""
+        if name in self:
+            strategy = self[name]["strategy"](**self[name]["init_params"])
+            strategy.name = name
+            return strategy
+        if default is not None:
+            return default
+        raise KeyError(f"No strategy {name!r} is registered.{nearest(name, self)}")
+
+    def remove(self, name: str) -> None:
+        """Forget the strategy of that name."""
+        del self[name]
+
+    def available_strategies(self) -> list[str]:
+        """All registered names."""
+        return list(self)
+
+
+StrategyRegistry = Registry()
+StrategyRegistry.register("single_device", SingleDeviceStrategy, description="one process on one device")
+for _name, _method in {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}.items():
+    _description = f"data parallel, processes started by {_method}"
+    StrategyRegistry.register(_name, DDPStrategy, _description, start_method=_method)
+    for _unused in (False, True):
+        StrategyRegistry.register(
+            f"{_name}_find_unused_parameters_{str(_unused).lower()}",
+            DDPStrategy,
+            _description,
+            start_method=_method,
+            find_unused_parameters=_unused,
+        )
+
+
+def choose(
+    strategy: str | Strategy,
+    accelerator: Accelerator,
+    devices: list[torch.device],
+    num_nodes: int = 1,
+    cluster_environment: Any = None,
+    checkpoint_io: Any = None,
+    sync_batchnorm: bool = False,
+) -> Strategy:
+    """The strategy that the Trainer's arguments mean, with its ranks known and no process started."""
+    chosen = strategy if isinstance(strategy, Strategy) else _named(strategy, len(devices), num_nodes)
+    if cluster_environment is not None and isinstance(chosen, ParallelStrategy):
+        chosen.cluster_environment = cluster_environment
+    chosen.checkpoint_io = checkpoint_io or chosen.checkpoint_io
+    chosen.sync_batchnorm = sync_batchnorm
+    chosen.place(accelerator, devices, num_nodes)
+    return chosen
+
+
+def _named(name: Any, num_devices: int, num_nodes: int) -> Strategy:
+    if name == "auto":
+        name = _best(num_devices, num_nodes)
+    valid = sorted({"auto", *StrategyRegistry})
+    if isinstance(name, str) and name.startswith(NOT_THERE_YET) and name not in StrategyRegistry:
+        raise MisconfigurationException(f"strategy={name!r} is not there yet; for several devices there is 'ddp'.")
+    if not isinstance(name, str) or name not in StrategyRegistry:
+        raise ValueError(f"strategy={name!r} must be one of {', '.join(valid)}, or a Strategy.{nearest(name, valid)}")
+    return StrategyRegistry.get(name)
+
+
+def _best(num_devices: int, num_nodes: int) -> str:
+    if num_devices == num_nodes == 1:
+        started = TorchElasticEnvironment().world_size() if TorchElasticEnvironment.detect() else 1
+        if started > 1:
+            raise MisconfigurationException(
+                f"torchrun started {started} processes, but devices=1. Pass as many devices as processes on each "
+                "machine, or strategy='single_device' if each process is to train by itself."
+            )
+        return "single_device"
+    return "ddp_notebook" if hasattr(sys, "ps1") else "ddp"

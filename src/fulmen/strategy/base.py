@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from fulmen import tree
 from fulmen.device import Accelerator
+from fulmen.errors import MisconfigurationException
 from fulmen.precision import Precision
 
 T = TypeVar("T")
@@ -41,25 +42,16 @@ class Strategy:
         self.checkpoint_io = checkpoint_io
         self.precision = precision_plugin
         self.parallel_devices: list[torch.device] = []
+        self.root_device = torch.device("cpu")
+        """The device of this process."""
         self.num_nodes = 1
+        self.world_size = 1
+        self.node_rank = self.local_rank = self.global_rank = 0
+        self.is_global_zero = True
         self.module: Module | None = None
         self.model: Module | None = None
         """What training calls: `module`, or a wrapper around it."""
         self.optimizers: list[Optimizer] = []
-
-    world_size: int = 1
-    node_rank: int = 0
-    local_rank: int = 0
-    global_rank: int = 0
-
-    @property
-    def is_global_zero(self) -> bool:
-        return self.global_rank == 0
-
-    @property
-    def root_device(self) -> torch.device:
-        """The device of this process."""
-        return self.parallel_devices[self.local_rank]
 
     @property
     def device_ids(self) -> list[int]:
@@ -85,6 +77,7 @@ class Strategy:
         """Take the devices that the Trainer chose, one for each process on this machine, unless made with others."""
         self.accelerator = self.accelerator or accelerator
         self.parallel_devices = self.parallel_devices or devices
+        self.root_device = self.parallel_devices[0]
         self.num_nodes = num_nodes
 
     def launch(self, work: Callable[[], T]) -> T:
@@ -156,6 +149,10 @@ class Strategy:
         """The object of rank `src`, whatever it is, as long as it can be pickled."""
         return obj
 
+    def gather_object(self, obj: T) -> list[T]:
+        """The objects of all ranks, whatever they are, as long as they can be pickled."""
+        return [obj]
+
     def barrier(self, name: str | None = None) -> None:
         """Wait for all ranks."""
 
@@ -170,7 +167,7 @@ class Strategy:
             return
         from fulmen.checkpoint import files
 
-        files.write(checkpoint, path)
+        files.write(checkpoint, path, storage_options)
 
     def load(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint, on every rank."""
@@ -191,16 +188,25 @@ class Strategy:
 
 
 class SingleDeviceStrategy(Strategy):
-    """One process on one device."""
+    """One process on one device, by default the one that the Trainer's other arguments mean."""
 
     name = "single_device"
 
     def __init__(
         self,
-        device: torch.device | str | int = "cpu",
+        device: torch.device | str | int | None = None,
         accelerator: Accelerator | None = None,
         checkpoint_io: Any = None,
         precision_plugin: Precision | None = None,
     ) -> None:
         super().__init__(accelerator, checkpoint_io, precision_plugin)
-        self.parallel_devices = [torch.device("cuda", device) if isinstance(device, int) else torch.device(device)]
+        if device is not None:
+            self.parallel_devices = [torch.device("cuda", device) if isinstance(device, int) else torch.device(device)]
+
+    def place(self, accelerator: Accelerator, devices: list[torch.device], num_nodes: int = 1) -> None:
+        if len(devices) > 1 or num_nodes > 1:
+            raise MisconfigurationException(
+                f"strategy='single_device' is for one device, but devices={len(devices)} and num_nodes={num_nodes}. "
+                "Use strategy='ddp', or 'auto'."
+            )
+        super().place(accelerator, devices, num_nodes)

@@ -1,0 +1,155 @@
+"""Bring the ranks together: start them or find them, join them to a group, and let none go on alone.
+
+`popen` runs the program again for each further rank, and this process is the first of them; `spawn`, `fork` and
+`forkserver` make all ranks anew for one call. What torchrun, srun and the like have started is only joined.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from fulmen.errors import MisconfigurationException
+from fulmen.strategy import children
+
+if TYPE_CHECKING:
+    from fulmen.strategy.parallel import ParallelStrategy
+
+T = TypeVar("T")
+
+METHODS = ("popen", "spawn", "fork", "forkserver")
+
+FAILURE = "fulmen/failure"
+"""The key in the group's store under which the first rank that fails tells the others why."""
+
+LOST_RANK = ("closed by peer", "reset by peer", "Broken pipe", "gloo/transport", "NCCL")
+"""Words in the errors of ranks that fail because another one did."""
+
+
+def join_group(backend: str, rank: int, world_size: int, timeout: timedelta | None, store: Any = None) -> None:
+    """Make the process group, once in a process; the address is `store`'s, or stands in MASTER_ADDR and MASTER_PORT."""
+    if dist.is_initialized():
+        if dist.get_world_size() != world_size:
+            raise MisconfigurationException(
+                f"This program runs as {dist.get_world_size()} processes already, so devices and num_nodes cannot make "
+                f"{world_size} now. Use the same numbers for each Trainer of a program, or one device."
+            )
+        return
+    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout, store=store)
+    if children.started is not None:
+        children.started.joined = True
+    atexit.register(leave_group)
+
+
+def leave_group() -> None:
+    """At the end of a process: ranks that still wait for it get an error, and the first rank sees the others off."""
+    if children.started is not None and children.started.ended:
+        return
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    if children.started is not None:
+        children.started.finish()
+
+
+@contextlib.contextmanager
+def together(rank: int) -> Iterator[None]:
+    """Around the work of a rank: an error on one rank becomes known to all, and none of them goes on alone."""
+    others = children.started
+    if others is not None:
+        others.working = True
+    try:
+        yield
+    except BaseException as error:
+        reason = _reason(error, rank)
+        if others is not None:
+            others.end()
+        if reason is not None:
+            raise RuntimeError(reason) from error
+        raise
+    finally:
+        if others is not None:
+            others.working = False
+
+
+def _reason(error: BaseException, rank: int) -> str | None:
+    """What happened on the rank whose loss made this one fail; an error of this rank's own is told to the others."""
+    lost = isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_RANK)
+    )
+    with contextlib.suppress(Exception):  # the store may be gone, or never have been there
+        store = dist.distributed_c10d._get_default_store()
+        if not lost:
+            store.compare_set(FAILURE, "", f"rank {rank} failed: {type(error).__name__}: {error}")
+        elif store.check([FAILURE]):
+            return store.get(FAILURE).decode()
+    if lost and children.started is not None:
+        children.started.wait(children.GRACE_S, every=True)
+        if not children.started.is_alive(every=True):
+            return children.started.obituary()
+    return None
+
+
+def spawn(strategy: ParallelStrategy, work: Callable[[], T], method: str) -> T | None:
+    """Run `work` in new processes, one for each device, and return the result of rank zero.
+
+    Not on the first machine: None. Tensors in the result have to be on the CPU.
+    """
+    if method == "fork" and torch.cuda.is_initialized():
+        raise RuntimeError(
+            "This process has used CUDA already, so it cannot be forked. In a notebook, restart the kernel and touch "
+            "no GPU before trainer.fit(); in a script use strategy='ddp'."
+        )
+    environment = strategy.cluster_environment
+    store = children.meet(environment, is_host=environment.node_rank() == 0)
+    with tempfile.TemporaryDirectory(prefix="fulmen-") as folder:
+        result = os.path.join(folder, "result")
+        arguments = (strategy, work, store.port, result)
+        try:
+            context = mp.start_processes(_run_rank, arguments, len(strategy.parallel_devices), False, False, method)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise MisconfigurationException(
+                f"start_method={method!r} sends the module, the data and the callbacks to new processes, but one of "
+                f"them cannot be pickled: {error}. Define it at the top of a module, or use strategy='ddp'."
+            ) from error
+        _wait(context, store)
+        return torch.load(result, weights_only=False) if os.path.exists(result) else None
+
+
+def _wait(context: Any, store: dist.Store) -> None:
+    """Wait for the processes; when one fails, end the others and say why."""
+    try:
+        while not context.join(grace_period=children.GRACE_S / 2):
+            pass
+    except mp.ProcessRaisedException as error:
+        reason = f"rank {error.error_index} failed: {str(error).strip().splitlines()[-1]}"
+        if store.check([FAILURE]):
+            reason = store.get(FAILURE).decode()
+        raise RuntimeError(reason) from error
+    except mp.ProcessExitedException as error:
+        raise RuntimeError(f"rank {error.error_index} {children.how_it_ended(error.exit_code)}.") from error
+    finally:
+        for process in context.processes:
+            process.kill()
+
+
+def _run_rank(local_rank: int, strategy: ParallelStrategy, work: Callable[[], Any], port: int, result: str) -> None:
+    """What each new process does."""
+    variables = children.place(strategy.cluster_environment, port, local_rank, len(strategy.parallel_devices))
+    os.environ.update(variables, FULMEN_PARENT=str(os.getppid()))
+    torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
+    children.follow_parent.cache_clear()  # what a forked process knows is its parent's
+    strategy.take_rank()
+    value = strategy.run(work)
+    if strategy.is_global_zero:
+        torch.save(value, result)
+    dist.destroy_process_group()

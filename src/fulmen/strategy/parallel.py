@@ -1,0 +1,125 @@
+"""What all strategies with several processes have in common: ranks, the process group, collectives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from fulmen.device import Accelerator
+from fulmen.precision import Precision
+from fulmen.strategy import children, collectives, environment, launch
+from fulmen.strategy.base import Strategy
+from fulmen.warn import rank_zero_only
+
+T = TypeVar("T")
+
+
+class ParallelStrategy(Strategy):
+    """One process for each device, all of which run the same program."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator | None = None,
+        parallel_devices: list[torch.device] | None = None,
+        cluster_environment: environment.ClusterEnvironment | None = None,
+        checkpoint_io: Any = None,
+        precision_plugin: Precision | None = None,
+    ) -> None:
+        super().__init__(accelerator, checkpoint_io, precision_plugin)
+        self.parallel_devices = parallel_devices or []
+        self.cluster_environment = cluster_environment
+        self.start_method = "popen"
+        self.process_group_backend: str | None = None
+        self.timeout: timedelta | None = None
+        self.store: dist.Store | None = None
+
+    def place(self, accelerator: Accelerator, devices: list[torch.device], num_nodes: int = 1) -> None:
+        """Take the devices, and find out which of the ranks this process is."""
+        super().place(accelerator, devices, num_nodes)
+        self.cluster_environment = self.cluster_environment or environment.detect()
+        self.cluster_environment.set_world_size(num_nodes * len(self.parallel_devices))
+        self.cluster_environment.validate_settings(len(self.parallel_devices), num_nodes)
+        if self.cluster_environment.local_rank() >= len(self.parallel_devices):
+            raise ValueError(
+                f"This process is number {self.cluster_environment.local_rank()} of its machine (counted from 0), but "
+                f"devices={len(self.parallel_devices)}. Pass as many devices as processes were started there."
+            )
+        self.take_rank()
+
+    def take_rank(self) -> None:
+        """Read the ranks from the environment."""
+        place = self.cluster_environment
+        place.set_global_rank(place.node_rank() * len(self.parallel_devices) + place.local_rank())
+        self.node_rank, self.local_rank, self.global_rank = place.node_rank(), place.local_rank(), place.global_rank()
+        self.world_size = place.world_size()
+        self.is_global_zero = self.global_rank == 0
+        self.root_device = self.parallel_devices[self.local_rank]
+        self.distributed_sampler_kwargs = {"num_replicas": self.world_size, "rank": self.global_rank}
+        rank_zero_only.rank = self.global_rank
+        children.follow_parent(self.global_rank)
+
+    def launch(self, work: Callable[[], T]) -> T:
+        """Run `work` on every rank, and return its result; from processes made for it, that of rank zero."""
+        if not self.cluster_environment.creates_processes_externally:
+            if self.start_method != "popen":
+                return launch.spawn(self, work, self.start_method)
+            self.store = children.start(self.cluster_environment, len(self.parallel_devices)).store
+        return self.run(work)
+
+    def run(self, work: Callable[[], T]) -> T:
+        """`work`, as one of the ranks, which are all there."""
+        with launch.together(self.global_rank):
+            self.setup_environment()
+            return work()
+
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        if children.follow_parent(self.global_rank) and self.store is None:
+            self.store = children.meet(self.cluster_environment, is_host=False)
+        elif self.store is None:
+            os.environ.setdefault("MASTER_ADDR", self.cluster_environment.main_address)
+            os.environ.setdefault("MASTER_PORT", str(self.cluster_environment.main_port))
+        launch.join_group(self._backend(), self.global_rank, self.world_size, self.timeout, self.store)
+
+    def _backend(self) -> str:
+        """NCCL never comes without gloo, which carries what is not on a GPU and does not wait for one."""
+        default = "nccl" if self.root_device.type == "cuda" else "gloo"
+        backend = self.process_group_backend or default
+        return "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
+
+    def reduce(self, tensor: Any, op: Any = "mean", group: Any = None) -> Any:
+        return collectives.reduce(tensor, op, group)
+
+    def gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
+        return collectives.gather(data, group, sync_grads)
+
+    def broadcast(self, obj: T, src: int = 0) -> T:
+        return collectives.broadcast(obj, src)
+
+    def gather_object(self, obj: T) -> list[T]:
+        return collectives.gather_object(obj)
+
+    def barrier(self, name: str | None = None) -> None:
+        collectives.barrier()
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        return collectives.agree(decision, all)
+
+    def save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write on rank zero; when that fails, every rank raises."""
+        failure = None
+        if self.is_global_zero:
+            try:
+                super().save(checkpoint, path, storage_options)
+            except Exception as error:
+                failure = error
+        reason = self.broadcast(failure and f"{type(failure).__name__}: {failure}")
+        if failure is not None:
+            raise failure
+        if reason is not None:
+            raise RuntimeError(f"rank 0 could not save {os.fspath(path)!r}: {reason}")
