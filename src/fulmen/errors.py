@@ -4,6 +4,7 @@
     ├── ValueError
     │   └── MisconfigurationException     arguments, hooks or data that do not go together
     ├── RuntimeError
+    │   ├── NonFiniteError                a loss, gradient or weight became NaN or infinite
     │   └── CheckpointError               a checkpoint that cannot be used
     │       ├── MissingCheckpoint         there is none (also a FileNotFoundError)
     │       ├── TornCheckpoint            cut off or altered after it was written
@@ -31,6 +32,10 @@ class SIGTERMException(SystemExit):
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the kinds below say why."""
+
+
+class NonFiniteError(RuntimeError):
+    """A loss, gradient or weight became NaN or infinite."""
 
 
 class MissingCheckpoint(CheckpointError, FileNotFoundError):

@@ -60,6 +60,7 @@ class Options:
     default_root_dir: Any = None
     enable_autolog_hparams: bool = True
     model_registry: str | None = None
+    nonfinite: str = "stop"
 
 
 NAMES = tuple(field.name for field in fields(Options))
@@ -179,6 +180,9 @@ def _check_choices(options: Options) -> None:
         raise MisconfigurationException(
             f"gradient_clip_algorithm={algorithm!r} is not valid: allowed are 'norm' and 'value'."
         )
+    if options.nonfinite not in ("stop", "warn", "skip"):
+        hint = nearest(options.nonfinite, ("stop", "warn", "skip"))
+        raise MisconfigurationException(f"nonfinite={options.nonfinite!r} must be 'stop', 'warn' or 'skip'.{hint}")
     if options.deterministic not in (None, True, False, "warn"):
         raise MisconfigurationException(f"deterministic={options.deterministic!r} must be True, False or 'warn'.")
     for name in ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "inference_mode",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from signal import SIGTERM
 from typing import Any
 
 import torch
 
 from fulmen import hooks, optim, parts, verify
 from fulmen.checkpoint import state
-from fulmen.errors import CheckpointError, MisconfigurationException
+from fulmen.errors import CheckpointError, MisconfigurationException, SIGTERMException
 from fulmen.lifecycle import DataHooks
 from fulmen.logs import LogStore
 from fulmen.loop.evaluate import EvaluateLoop
@@ -22,6 +23,7 @@ from fulmen.loop.train import TrainLoop
 from fulmen.module import LightningModule
 from fulmen.readout import Readout
 from fulmen.seed import isolate_rng
+from fulmen.signals import Signals
 from fulmen.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from fulmen.warn import rank_zero_info, rank_zero_warn, warn_once
 
@@ -45,6 +47,7 @@ class Run(Readout):
         self.prediction: PredictLoop | None = None
         self.ckpt_path: Any = None
         self.received_sigterm = False
+        self.signals = Signals(self._ask_to_stop)
 
     def _start(self, fn: TrainerFn, module: LightningModule, datamodule: Any) -> None:
         self._previous = self.train_loop if self._module is module else None
@@ -57,13 +60,22 @@ class Run(Readout):
             datamodule.trainer = self
 
     def _guard(self, work: Callable[[], Any]) -> Any:
-        """Run the work in all processes; whatever ends it, hooks and loggers are told."""
+        """Run the work in all processes; whatever ends it, hooks and loggers are told.
+
+        An interruption is returned, not raised, so that it shows where the user called and not what lies below.
+        """
         try:
-            result = self.strategy.launch(work)
+            with self.signals if self.state.fn == TrainerFn.FITTING else nullcontext():
+                result = self.strategy.launch(work)
             self.state.status = TrainerStatus.FINISHED
             return result
+        except (KeyboardInterrupt, SIGTERMException) as error:
+            self.state.status = TrainerStatus.INTERRUPTED
+            self._failed(error)
+            return error.with_traceback(None)
         except BaseException as error:
             self.state.status = TrainerStatus.INTERRUPTED
+            self._tell_place(error)
             self._failed(error)
             raise
         finally:
@@ -72,6 +84,36 @@ class Run(Readout):
                 self._module.__dict__["_logs"] = None
                 self._module.__dict__.pop("log", None)
             self.state.stage = None
+
+    def _tell_place(self, error: BaseException) -> None:
+        """Where in the run it happened, below the error's message."""
+        loop = self.train_loop
+        if loop is None or loop.fetch is None or not hasattr(error, "add_note"):
+            return
+        place = f"epoch {self.current_epoch}, batch {self.progress.batch}, global step {self.global_step}"
+        rank = f", rank {self.global_rank}" if self.world_size > 1 else ""
+        error.add_note(f"Trainer.fit was at {place}{rank} ({self.state.stage}).")
+
+    def _ask_to_stop(self) -> None:
+        self.should_stop = True
+        self.received_sigterm = self.signals.received == SIGTERM
+
+    def stop_if_asked(self) -> None:
+        """At the end of a step: has a signal come? Then what is done so far is saved, and the run ends."""
+        if self.signals.received is None:
+            return
+        if self.train_loop is not None:
+            self._save_interrupted()
+        raise self.signals.exit()
+
+    def _save_interrupted(self) -> None:
+        """Where ckpt_path="last" looks for it."""
+        for callback in self.checkpoint_callbacks:
+            folder = getattr(callback, "dirpath", None)
+            if folder:
+                self.save_checkpoint(f"{folder}/interrupted.ckpt")
+                rank_zero_info(f"Interrupted at global step {self.global_step}; fit(..., ckpt_path='last') goes on from there.")
+                return
 
     def _failed(self, error: BaseException) -> None:
         for hook in self.hooks.on_exception if "hooks" in self.__dict__ else ():
@@ -120,6 +162,7 @@ class Run(Readout):
 
             kind = step_for(module, self._optimizers, frequencies)
         self.step = kind(module, self._optimizers, self.strategy, self.precision_plugin, self.progress)
+        self.step.nonfinite = self.options.nonfinite
         self.step.attach(self.hooks)
         own = self.hooks.lr_scheduler_step
         schedulers = optim.Schedulers(self._scheduler_configs, own[0] if own else None, lambda: self.callback_metrics)

@@ -91,6 +91,7 @@ class Trainer(Run):
         default_root_dir: Any = None,
         enable_autolog_hparams: bool = True,
         model_registry: str | None = None,
+        nonfinite: str = "stop",
         **others: Any,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name in options.NAMES}
@@ -153,6 +154,9 @@ class Trainer(Run):
             datamodule: the data, in place of the loaders.
             ckpt_path: go on from this checkpoint: a path, a URL, "last" or "best".
             weights_only: False lets a checkpoint that you trust run code while it is loaded.
+
+        SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and Ctrl-C end it behind the running step: a checkpoint is saved where
+        ckpt_path="last" finds it, and the program's status is 128 + the signal's number.
         """
         for name, value in verify.arguments("fit", others, ("model", *FIT)).items():
             if name == "train_dataloaders":
@@ -169,7 +173,9 @@ class Trainer(Run):
             "val": Source("val", val_dataloaders, datamodule, module),
         }
         verify.fit(self, module, *self.sources.values())
-        self._guard(lambda: self._fit(ckpt_path, weights_only))
+        stopped = self._guard(lambda: self._fit(ckpt_path, weights_only))
+        if stopped is not None:
+            raise stopped
 
     def validate(
         self,
@@ -217,7 +223,10 @@ class Trainer(Run):
         self._start(TrainerFn.PREDICTING, module, datamodule)
         self.sources = {"predict": Source("predict", dataloaders, self.datamodule, module)}
         verify.prediction(self, module, self.sources["predict"])
-        return self._guard(lambda: self._predict(return_predictions is not False, ckpt_path, weights_only))
+        predictions = self._guard(lambda: self._predict(return_predictions is not False, ckpt_path, weights_only))
+        if isinstance(predictions, BaseException):
+            raise predictions
+        return predictions
 
     def _evaluate(
         self, verb: str, model: Any, dataloaders: Any, ckpt_path: Any, verbose: bool, datamodule: Any, weights_only: Any,
@@ -230,6 +239,8 @@ class Trainer(Run):
         self.sources = {stage: Source(stage, dataloaders, self.datamodule, module)}
         verify.evaluation(self, module, self.sources[stage], verb)
         results = self._guard(lambda: self._run_evaluation(stage, ckpt_path, weights_only))
+        if isinstance(results, BaseException):
+            raise results
         if verbose and self.is_global_zero and results is not None:
             show(verb, results)
         return results

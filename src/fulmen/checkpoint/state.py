@@ -10,6 +10,7 @@ import torch
 from fulmen.checkpoint import hparams, layout
 from fulmen.checkpoint.files import FORMAT
 from fulmen.errors import CheckpointError, MisconfigurationException
+from fulmen.loop.guard import check_weights
 from fulmen.loop.progress import EPOCH_ENDED
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
     """The checkpoint of this moment; every rank must call it."""
     module, datamodule = trainer.lightning_module, trainer.datamodule
+    if trainer.training and trainer.options.nonfinite != "warn":
+        check_weights(module, "saving a checkpoint")
     checkpoint: dict[str, Any] = {
         "epoch": trainer.current_epoch,
         "global_step": trainer.global_step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from fulmen.hooks import check_step
 from fulmen.logs import PHASES
 from fulmen.loop import rows
 from fulmen.loop.fetch import Fetch, Pull
+from fulmen.loop.guard import check_weights
 from fulmen.loop.source import Source
+from fulmen.values import read
 from fulmen.warn import PossibleUserWarning, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -116,6 +119,10 @@ class EvaluateLoop:
     def end(self) -> None:
         """The row, the end hooks, and the modules' modes of before."""
         trainer = self.trainer
+        if self.inside_fit and trainer.options.nonfinite != "warn":
+            bad = [name for name, value in read(self.row).items() if not math.isfinite(value)]
+            if bad:
+                check_weights(self.module, f"training, where validation gave {bad[0]}={read(self.row)[bad[0]]},")
         if not self.sanity:
             step = trainer.progress.stepped - (1 if self.inside_fit else 0)
             rows.write(trainer.loggers, self.row, step, trainer.current_epoch)
@@ -165,6 +172,8 @@ class EvaluateLoop:
             if logs.evaluation_rows:
                 self.write_step_row()
             self.done[loader_idx] += 1
+            if trainer.should_stop:
+                trainer.stop_if_asked()
         return None
 
     def _run_iterator(self, fetch: Fetch) -> None:

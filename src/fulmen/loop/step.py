@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fulmen.errors import MisconfigurationException
+from fulmen.errors import MisconfigurationException, NonFiniteError
 from fulmen.hooks import HookTable, check_step
+from fulmen.loop.guard import bad_gradient, is_bad
 from fulmen.optim import LightningOptimizer, repeats_closure
 from fulmen.warn import rank_zero_warn, warn_once
 
@@ -113,6 +114,8 @@ class AutomaticStep(Step):
         self.batch_idx = 0
         self.output: Any = None
         self.checked = False
+        self.suspect = False  # the loss of this window was not finite
+        self.nonfinite = "stop"
 
     def attach(self, hooks: HookTable) -> None:
         super().attach(hooks)
@@ -140,7 +143,7 @@ class AutomaticStep(Step):
                 return self.output
         if self.direct:
             self.closure()
-            if self.lean:
+            if self.lean and not self.suspect:
                 for hook in self.before_step:
                     hook(self.optimizer)
                 if self.clip is not None:
@@ -176,6 +179,8 @@ class AutomaticStep(Step):
             self.output = {}
             self.strategy.skip_backward()
             return None
+        if is_bad(loss):
+            self.suspect = True
         if self.accumulate > 1:
             loss = loss / self.accumulate
         if self.listens:
@@ -221,6 +226,8 @@ class AutomaticStep(Step):
         def evaluate() -> Any:
             loss = closure()
             self._before(optimizer)
+            if self.suspect:
+                self._skips()
             return loss
 
         return optimizer.step(closure=evaluate, **kwargs)
@@ -236,7 +243,28 @@ class AutomaticStep(Step):
         if self.precision.scales:
             self.precision.unscale(optimizer)
         self._before(optimizer)
+        if self.suspect and not self.precision.scales and self._skips():
+            return
         self.precision.step(optimizer) if self.precision.scales else optimizer.step(**kwargs)
+
+    def _skips(self) -> bool:
+        """The loss was NaN or infinite, the hooks had their say: leave out the step, or stop before it."""
+        self.suspect = False
+        name = bad_gradient(self.module)
+        if name is None:
+            warn_once("A loss was NaN or infinite, but its gradients are finite: training goes on.")
+            return False
+        where = f"epoch {self.progress.epoch}, batch {self.batch_idx}, global step {self.progress.steps}"
+        message = f"The loss of {where} is NaN or infinite, and so is the gradient of {name}"
+        if self.nonfinite == "stop":
+            raise NonFiniteError(
+                f"{message}. Training stopped before the weights were touched; Trainer(nonfinite='skip') leaves such "
+                "steps out, nonfinite='warn' goes on."
+            )
+        warn_once(f"{message}; {'such steps are left out' if self.nonfinite == 'skip' else 'training goes on'}.")
+        if self.nonfinite == "skip":
+            self.optimizer.zero_grad()
+        return self.nonfinite == "skip"
 
     def clip_gradients(self, optimizer: Optimizer) -> None:
         assert self.clip is not None

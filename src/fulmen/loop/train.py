@@ -216,7 +216,7 @@ class TrainLoop:
             return
         if self.step.takes == "iterator":
             batches = self.pulled(batches)
-        hooks, logs, step, progress, fetch = self.hooks, self.logs, self.step, self.progress, self.fetch
+        trainer, hooks, logs, step, progress, fetch = self.trainer, self.hooks, self.logs, self.step, self.progress, self.fetch
         assert fetch is not None
         batch_start, batch_end, late = hooks.on_train_batch_start, hooks.on_train_batch_end, hooks.late_train_batch_end
         run_step = step.run
@@ -244,6 +244,8 @@ class TrainLoop:
                 self.write_row()
             for hook in late:
                 hook(output, batch, idx)
+            if trainer.should_stop:
+                trainer.stop_if_asked()
             if (
                 progress.batch >= self.validate_at or fetch.is_last or self.trainer.should_stop
             ) and self.validation_due:
