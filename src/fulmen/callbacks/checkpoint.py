@@ -177,7 +177,10 @@ class ModelCheckpoint(Checkpoint):
             return
         try:
             files.makedirs(self.dirpath)
-            reason = "" if files.is_remote(self.dirpath) or os.access(self.dirpath, os.W_OK) else "it is not writable"
+            if files.is_remote(self.dirpath):
+                return
+            files.remove_leftovers(self.dirpath)
+            reason = "" if os.access(self.dirpath, os.W_OK) else "it is not writable"
         except OSError as error:
             reason = error.strerror or str(error)
         if reason:

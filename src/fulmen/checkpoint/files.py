@@ -16,6 +16,7 @@ import re
 import shutil
 import socket
 import struct
+import tempfile
 import time
 import zipfile
 import zlib
@@ -30,7 +31,7 @@ from typing import IO, Any
 import torch
 
 from fulmen.errors import CheckpointError, ForeignCheckpoint, FutureCheckpoint, MissingCheckpoint, TornCheckpoint
-from fulmen.warn import rank_zero_warn
+from fulmen.warn import rank_zero_warn, warn_once
 
 FORMAT = 1
 """Version of what stands under the key `fulmen` of a checkpoint (`fulmen.version`)."""
@@ -56,6 +57,9 @@ _ADVICE = {
 class UnwritableCheckpoint(CheckpointError, OSError):
     """A checkpoint that could not be written; older files are untouched."""
 
+    def __str__(self) -> str:
+        return str(self.args[0])
+
 
 # ---- writing
 
@@ -74,6 +78,11 @@ def write(checkpoint: dict[str, Any], path: PathLike, storage_options: dict[str,
             _dump(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
+        if (free := shutil.disk_usage(temp := tempfile.gettempdir()).free) < 2**20:
+            warn_once(
+                f"No space left in the temporary folder {temp!r} ({free} bytes are free). Checkpoints do not need it, but "
+                "workers of data loaders and compiled kernels may."
+            )
 
 
 def repeat(source: PathLike, target: PathLike, link: bool = False) -> None:
@@ -96,7 +105,7 @@ def _replacing(target: Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.{_HOST}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target.parent)
+        remove_leftovers(target.parent)
         yield partial
         os.replace(partial, target)
         _flush_folder(target.parent)
@@ -167,9 +176,9 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished files of processes that were killed while they saved."""
-    with os.scandir(folder) as entries:
+def remove_leftovers(folder: PathLike) -> None:
+    """Remove the unfinished files of processes that were killed while they saved in this local folder."""
+    with os.scandir(local(folder)) as entries:
         for entry in entries:
             if match := _PARTIAL.fullmatch(entry.name):
                 with suppress(OSError):
@@ -269,12 +278,13 @@ def _open(path: PathLike) -> IO[bytes]:
     """The file, or if it is remote or small its content."""
     if is_remote(path):
         return io.BytesIO(fetch(path))
-    if local(path).is_dir():
-        raise ForeignCheckpoint(f"{str(path)!r} is a folder, not a checkpoint file. Pass the path of a file in it.")
     try:
         file = open(local(path), "rb")  # noqa: SIM115 (the caller closes it)
-    except FileNotFoundError:
-        raise MissingCheckpoint(f"Checkpoint {str(path)!r} does not exist.") from None
+    except FileNotFoundError as error:
+        raise MissingCheckpoint(f"Checkpoint {str(path)!r} does not exist.") from error
+    except OSError as error:
+        reason = "it is a folder, not a file" if local(path).is_dir() else error.strerror
+        raise ForeignCheckpoint(f"Checkpoint {str(path)!r} cannot be read: {reason}.") from error
     if os.fstat(file.fileno()).st_size >= _MAPPED_FROM:
         return file
     with file:

@@ -65,7 +65,7 @@ def _change(old: Any, new: Any) -> str:
         return "" if same else f"{_brief(old)} -> {_brief(new)}"
     if old.shape != new.shape or old.dtype != new.dtype:
         return f"{_brief(old)} -> {_brief(new)}"
-    if torch.equal(old, new) or (old.is_floating_point() and torch.equal(old.nan_to_num(), new.nan_to_num())):
+    if torch.equal(old, new) or torch.allclose(old, new, rtol=0, atol=0, equal_nan=True):
         return ""
     gap = (new.double() - old.double()).abs() if not old.is_complex() else (new - old).abs()
     differing = int((old != new).sum())
