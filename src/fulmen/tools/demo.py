@@ -127,6 +127,7 @@ def main() -> int:
 
     model = DigitReader.load_from_checkpoint(best.best_model_path).eval()
     images, labels = (column[:2] for column in data.val.tensors)
+    assert best.best_model_score is not None
     accuracy = float(best.best_model_score)
     print(f"\n{side_by_side(model, images, labels)}\n")
     print(f"Reads {accuracy:.1%} of 360 digits that it never saw, after {seconds:.0f} s of training.")
