@@ -160,7 +160,7 @@ class EarlyStopping(Callback):
             text = f"{shown} is worse than divergence_threshold={self.divergence_threshold}"
             return self._stop("DIVERGENCE_THRESHOLD", text)
         if better(current - self.min_delta, best):
-            self.best_score, self.wait_count = current.clone(), 0
+            self.best_score, self.wait_count = current.detach().clone().cpu(), 0
             return False, f"{shown} is a new best {before}."
         self.wait_count += 1
         if self.wait_count < self.patience:

@@ -38,6 +38,7 @@ class ProgressBar(Callback):
     runs_late = True  # at the end of an epoch, all its metrics are there
     pause_s = 0.1
     leave = False
+    refresh_rate: int = 1
     every_n_batches = 1  # more: not the clock decides, but the number of batches
 
     def __init__(self) -> None:
@@ -112,7 +113,7 @@ class ProgressBar(Callback):
         self._enabled = False
 
     def enable(self) -> None:
-        self._enabled = True
+        self._enabled = self.refresh_rate > 0
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print without breaking the bar."""

@@ -40,8 +40,6 @@ class RichProgressBar(ProgressBar):
     `configure_columns` for other columns; a task has the fields `batches`, `time`, `speed` and `metrics` as text.
     """
 
-    refresh_rate: int
-
     def __init__(
         self,
         refresh_rate: int = 100,
@@ -54,7 +52,7 @@ class RichProgressBar(ProgressBar):
         self.leave = leave
         self.theme = theme or RichProgressBarTheme()
         self._console_kwargs = console_kwargs or {}
-        self._enabled = refresh_rate > 0
+        self.enable()
         self.pause_s = max(self.pause_s, 1 / max(refresh_rate, 1))
         self.progress: Progress | None = None
         self._tasks: dict[str, Any] = {}
@@ -82,9 +80,6 @@ class RichProgressBar(ProgressBar):
         if self.progress is None or stage not in self._tasks:
             raise TypeError(f"The bar of {stage!r} does not exist yet; it is made when the stage is drawn first.")
         return next(task for task in self.progress.tasks if task.id == self._tasks[stage])
-
-    def enable(self) -> None:
-        self._enabled = self.refresh_rate > 0
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """The columns of rich that make a line."""
@@ -143,7 +138,7 @@ class RichProgressBar(ProgressBar):
     def refresh(self, hard: bool = False) -> None:
         """Show what was drawn; `hard` draws it anew before."""
         if hard:
-            self.redraw()
+            self._redraw_if_due(0.0)
         elif self.progress is not None:
             self.progress.refresh()
 

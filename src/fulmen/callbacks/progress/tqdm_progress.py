@@ -22,7 +22,6 @@ class TQDMProgressBar(ProgressBar):
     """
 
     BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-    refresh_rate: int
     process_position: int
 
     def __init__(self, refresh_rate: int = 1, process_position: int = 0, leave: bool = False) -> None:
@@ -31,7 +30,7 @@ class TQDMProgressBar(ProgressBar):
         self.process_position = process_position
         self.leave = leave
         self._bars: dict[str, tqdm] = {}
-        self._enabled = refresh_rate > 0
+        self.enable()
         self.every_n_batches = max(refresh_rate, 1)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -59,9 +58,6 @@ class TQDMProgressBar(ProgressBar):
             kind = {"sanity_check": "sanity", "validate": "validation"}.get(stage, stage)
             self._bars[stage] = getattr(self, f"init_{kind}_tqdm")()
         return self._bars[stage]
-
-    def enable(self) -> None:
-        self._enabled = self.refresh_rate > 0
 
     def init_sanity_tqdm(self) -> tqdm:
         return self._new(self.sanity_check_description, leave=False)
