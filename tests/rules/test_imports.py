@@ -21,34 +21,11 @@ LAYERS = [
     {"readout", "parts", "verify", "compiled"},
     {"loop", "callbacks", "loggers"},
     {"module", "datamodule"},
-    {
-        "options",
-        "hooks",
-        "optim",
-        "logs",
-        "data",
-        "combined",
-        "checkpoint",
-        "summary",
-        "types",
-        "states",
-        "introspection",
-    }
-    | {"loaders"},
+    {"options", "hooks", "optim", "logs", "data", "combined", "loaders", "checkpoint"}
+    | {"summary", "introspection", "types", "states"},
     {"strategy", "precision", "device", "callbacks.base", "lifecycle", "export"},
-    {
-        "tree",
-        "seed",
-        "warn",
-        "errors",
-        "__init__",
-        "loop.progress",
-        "values",
-        "collection",
-        "memory",
-        "parameters",
-        "flops",
-    },
+    {"values", "collection", "memory", "parameters", "flops", "signals", "loop.progress", "loop.guard"},
+    {"tree", "seed", "warn", "errors", "__init__"},
 ]
 HEIGHT = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
 
