@@ -125,7 +125,7 @@ def start(environment: ClusterEnvironment, num_processes: int) -> Children:
 
 
 def meet(environment: ClusterEnvironment, is_host: bool) -> dist.TCPStore:
-    """The store where all ranks meet. Its host, on the first machine, takes the port at once, so that nobody else can."""
+    """The store where all ranks meet. Its host, on the first machine, takes a free port before anybody else can."""
     address, port = environment.main_address, environment.main_port
     return dist.TCPStore(address, port, is_master=is_host, wait_for_workers=False)
 

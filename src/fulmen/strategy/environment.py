@@ -197,9 +197,7 @@ class KubeflowEnvironment(_Launched):
 
     @staticmethod
     def detect() -> bool:
-        raise NotImplementedError(
-            "Kubeflow cannot be detected; pass KubeflowEnvironment() in plugins."
-        )
+        raise NotImplementedError("Kubeflow cannot be detected; pass KubeflowEnvironment() in plugins.")
 
     def local_rank(self) -> int:
         return 0

@@ -62,7 +62,7 @@ def leave_group() -> None:
 
 
 @contextlib.contextmanager
-def together(rank: int) -> Iterator[None]:
+def together(strategy: ParallelStrategy) -> Iterator[None]:
     """Around the work of a rank: an error on one rank becomes known to all, and none of them goes on alone."""
     others = children.started
     if others is not None:
@@ -70,7 +70,7 @@ def together(rank: int) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        reason = _reason(error, rank)
+        reason = _reason(error, strategy)
         if others is not None:
             others.end()
         if reason is not None:
@@ -81,17 +81,18 @@ def together(rank: int) -> Iterator[None]:
             others.working = False
 
 
-def _reason(error: BaseException, rank: int) -> str | None:
+def _reason(error: BaseException, strategy: ParallelStrategy) -> str | None:
     """What happened on the rank whose loss made this one fail; an error of this rank's own is told to the others."""
     lost = isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_RANK)
     )
-    with contextlib.suppress(Exception):  # the store may be gone, or never have been there
-        store = dist.distributed_c10d._get_default_store()
-        if not lost:
-            store.compare_set(FAILURE, "", f"rank {rank} failed: {type(error).__name__}: {error}")
-        elif store.check([FAILURE]):
-            return store.get(FAILURE).decode()
+    if strategy.store is not None:
+        with contextlib.suppress(dist.DistError):  # its host may be the lost rank
+            if not lost:
+                report = f"rank {strategy.global_rank} failed: {type(error).__name__}: {error}"
+                strategy.store.compare_set(FAILURE, "", report)
+            elif strategy.store.check([FAILURE]):
+                return strategy.store.get(FAILURE).decode()
     if lost and children.started is not None:
         children.started.wait(children.GRACE_S, every=True)
         if not children.started.is_alive(every=True):

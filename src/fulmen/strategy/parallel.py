@@ -37,6 +37,7 @@ class ParallelStrategy(Strategy):
         self.process_group_backend: str | None = None
         self.timeout: timedelta | None = None
         self.store: dist.Store | None = None
+        """What all ranks can write to and read from, without waiting for each other."""
 
     def place(self, accelerator: Accelerator, devices: list[torch.device], num_nodes: int = 1) -> None:
         """Take the devices, and find out which of the ranks this process is."""
@@ -73,18 +74,19 @@ class ParallelStrategy(Strategy):
 
     def run(self, work: Callable[[], T]) -> T:
         """`work`, as one of the ranks, which are all there."""
-        with launch.together(self.global_rank):
+        with launch.together(self):
             self.setup_environment()
             return work()
 
     def setup_environment(self) -> None:
         super().setup_environment()
-        if children.follow_parent(self.global_rank) and self.store is None:
+        if self.store is None and children.follow_parent(self.global_rank):
             self.store = children.meet(self.cluster_environment, is_host=False)
-        elif self.store is None:
+        if self.store is None:
             os.environ.setdefault("MASTER_ADDR", self.cluster_environment.main_address)
             os.environ.setdefault("MASTER_PORT", str(self.cluster_environment.main_port))
         launch.join_group(self._backend(), self.global_rank, self.world_size, self.timeout, self.store)
+        self.store = self.store or dist.distributed_c10d._get_default_store()
 
     def _backend(self) -> str:
         """NCCL never comes without gloo, which carries what is not on a GPU and does not wait for one."""
