@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from types import ModuleType
 
 import pytest
 import torch
 from callbacks.small import Scored, fit
 from torch.utils.data import DataLoader
 
-from fulmen.callbacks import PlainProgressBar, ProgressBar, RichProgressBar, TQDMProgressBar
+from fulmen.callbacks import PlainProgressBar, ProgressBar, RichProgressBar, TQDMProgressBar, progress
 from fulmen.callbacks.progress import default_bar, progress_bar
 from fulmen.loggers import CSVLogger
 
@@ -228,6 +229,14 @@ def test_where_there_is_no_terminal_the_bar_is_plain(monkeypatch):
     assert type(default_bar()) is RichProgressBar
     monkeypatch.setenv("TERM", "dumb")
     assert type(default_bar()) is PlainProgressBar
+
+
+@pytest.mark.parametrize(("widgets", "kind"), [(True, TQDMProgressBar), (False, RichProgressBar)])
+def test_a_notebook_gets_widgets_where_they_are_installed(monkeypatch, widgets, kind):
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setattr(progress, "find_spec", lambda name: widgets or name != "ipywidgets")
+
+    assert type(default_bar()) is kind
 
 
 @pytest.mark.parametrize(
