@@ -17,24 +17,22 @@ def defaults(cls: type) -> dict[str, Any]:
     """The arguments of a class and their defaults; the Trainer's with the old ones."""
     if cls.__name__ == "Trainer":
         return {**DEFAULTS, **dict.fromkeys(name for name in RULES if name not in DEFAULTS)}
-    parameters = list(inspect.signature(cls).parameters.values())
+    parameters = inspect.signature(cls).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    inherited = {}
-    for base in cls.__mro__[1:]:
-        if base.__name__ == "Trainer":
-            inherited = defaults(base)
-    return {**inherited, **{p.name: None if p.default is p.empty else p.default for p in named}}
+    inherited = [defaults(base) for base in cls.__mro__[1:] if base.__name__ == "Trainer"]
+    return {**dict(*inherited), **{p.name: None if p.default is p.empty else p.default for p in named}}
 
 
 def add_argparse_args(cls: type, parent_parser: ArgumentParser, use_argument_group: bool = True) -> ArgumentParser:
     """Give the parser an option for each argument of the class; options of the same name that follow replace them."""
-    parent_parser.conflict_handler = "resolve"
+    for part in (parent_parser, *parent_parser._action_groups):
+        part.conflict_handler = "resolve"
     target: Any = parent_parser.add_argument_group(f"pl.{cls.__name__}") if use_argument_group else parent_parser
     for name, default in defaults(cls).items():
         if f"--{name}" in parent_parser._option_string_actions:
             continue
         optional = {"nargs": "?", "const": True} if isinstance(default, bool) or default is None else {}
-        target.add_argument(f"--{name}", default=default, type=_path if name.endswith("_dir") else value, **optional)
+        target.add_argument(f"--{name}", default=default, type=str if name.endswith("_dir") else value, **optional)
     return parent_parser
 
 
@@ -63,20 +61,15 @@ def value(text: str) -> Any:
     return spelled if spelled is None or isinstance(spelled, (bool, int, float)) else text
 
 
-def _path(text: str) -> str:
-    return text
-
-
 def get_progress_bar_dict(self: Any) -> dict[str, Any]:
     """What the bar shows beside the metrics, for modules that override it and call super()."""
     logger = getattr(getattr(self, "_trainer", None), "logger", None)
     return {} if logger is None or logger.version is None else {"v_num": logger.version}
 
 
-COMMON = (add_argparse_args, from_argparse_args)
 MEMBERS: dict[str, tuple[Any, ...]] = {
-    "fulmen:Trainer": (*COMMON, parse_argparser, get_deprecated_arg_names),
-    "fulmen:LightningDataModule": COMMON,
+    "fulmen:Trainer": (add_argparse_args, from_argparse_args, parse_argparser, get_deprecated_arg_names, defaults),
+    "fulmen:LightningDataModule": (add_argparse_args, from_argparse_args),
     "fulmen:LightningModule": (get_progress_bar_dict,),
 }
 
@@ -84,6 +77,5 @@ MEMBERS: dict[str, tuple[Any, ...]] = {
 def complete(home: str, found: Any) -> None:
     """Give a class the members that only old code calls on it."""
     for function in MEMBERS.get(home, ()):
-        setattr(found, function.__name__, function if found.__name__ == "LightningModule" else classmethod(function))
-    if home == "fulmen:Trainer":
-        found.default_attributes = classmethod(defaults)
+        name = "default_attributes" if function is defaults else function.__name__
+        setattr(found, name, function if function is get_progress_bar_dict else classmethod(function))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from fulmen.errors import MisconfigurationException, nearest
+from fulmen.errors import nearest
 from fulmen.parameters import grad_norm
 from fulmen.strategy import DDPStrategy
 from fulmen.summary import summarize
@@ -31,86 +29,15 @@ def _old(owner: Any, name: str, table: dict[str, tuple[str, Callable[[Any], Any]
     if name not in table:
         raise AttributeError(f"{kind!r} object has no attribute {name!r}.{nearest(name, dir(type(owner)))}")
     today, read = table[name]
-    value = read(owner)  # before the notice: where it raises AttributeError, hasattr() is to stay silent
+    try:
+        value = read(owner)
+    except RuntimeError as error:  # there is no trainer; hasattr() is to be False then, not to fail
+        raise AttributeError(str(error)) from error
     warn_once(f"{spoken}.{name} is {today} today.")
     return value
 
 
-# ---- the loops, as programs read them
-
-
-class FitLoop:
-    """`trainer.fit_loop` and its `epoch_loop`: where a fit stands."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.epoch_loop = self
-
-    @property
-    def max_epochs(self) -> int | None:
-        return self.trainer.max_epochs
-
-    @max_epochs.setter
-    def max_epochs(self, max_epochs: int) -> None:
-        self._change("max_epochs", max_epochs)
-
-    @property
-    def max_steps(self) -> int:
-        return self.trainer.max_steps
-
-    @max_steps.setter
-    def max_steps(self, max_steps: int) -> None:
-        self._change("max_steps", max_steps)
-
-    def _change(self, name: str, value: int) -> None:
-        self.trainer.options = replace(self.trainer.options, **{name: value})
-        if self.trainer.train_loop is not None:
-            setattr(self.trainer.train_loop, name, value)
-
-    @property
-    def min_epochs(self) -> int | None:
-        return self.trainer.min_epochs
-
-    @property
-    def current_epoch(self) -> int:
-        return self.trainer.current_epoch
-
-    @property
-    def global_step(self) -> int:
-        return self.trainer.global_step
-
-    @property
-    def batch_idx(self) -> int:
-        return self.trainer.progress.batch - 1
-
-    @property
-    def total_batch_idx(self) -> int:
-        return self.trainer.progress.batches - 1
-
-    @property
-    def _batches_that_stepped(self) -> int:
-        return self.trainer.progress.stepped
-
-    @property
-    def epoch_progress(self) -> Any:
-        return _counts(self.trainer.progress.epoch, self.trainer.progress.epoch)
-
-    @property
-    def batch_progress(self) -> Any:
-        progress = self.trainer.progress
-        counts = _counts(progress.batch, progress.batches)
-        counts.is_last_batch = self.trainer.is_last_batch
-        return counts
-
-
-def _counts(current: int, total: int) -> Any:
-    names = ("ready", "started", "processed", "completed")
-    numbers = {"current": current, "total": total}
-    return SimpleNamespace(**{which: SimpleNamespace(**dict.fromkeys(names, n)) for which, n in numbers.items()})
-
-
 LOOPS: dict[str, Callable[[Any], Any]] = {
-    "fit_loop": FitLoop,
     "validate_loop": lambda trainer: trainer.evaluation,
     "test_loop": lambda trainer: trainer.evaluation,
     "predict_loop": lambda trainer: trainer.prediction,
@@ -129,7 +56,7 @@ def _load_training_data(trainer: Any) -> Callable[..., None]:
 
 
 def _tuner(trainer: Any) -> NoReturn:
-    raise MisconfigurationException("The tuner is not part of Fulmen yet and will come with a later release than 0.1.")
+    raise AttributeError("The tuner is not part of Fulmen yet and will come with a later release than 0.1.")
 
 
 def _written(callback: str) -> Callable[[Any], Any]:
@@ -140,7 +67,15 @@ def _schedulers(trainer: Any) -> list[dict[str, Any]]:
     return [dict(vars(config)) for config in trainer.lr_scheduler_configs]
 
 
+GONE = dict.fromkeys(("use_dp", "use_ddp2", "use_tpu", "use_horovod", "on_tpu", "tuning"), ("gone", lambda _: False))
+
 TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    **GONE,
+    **dict.fromkeys(("tpu_cores", "ipus"), ("gone", lambda t: None)),
+    **dict.fromkeys(("tuner", "lr_find", "scale_batch_size"), ("due later", _tuner)),
+    **dict.fromkeys(
+        ("tested_ckpt_path", "validated_ckpt_path", "predicted_ckpt_path"), ("trainer.ckpt_path", lambda t: t.ckpt_path)
+    ),
     "get_model": ("trainer.lightning_module", lambda t: lambda: t.lightning_module),
     "lr_schedulers": ("trainer.lr_scheduler_configs", _schedulers),
     "optimizer_frequencies": ("gone", lambda t: []),
@@ -155,15 +90,8 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "root_gpu": ("trainer.strategy.root_device", lambda t: t.strategy.root_device.index if _has_gpus(t) else None),
     "devices": ("trainer.num_devices", lambda t: t.num_devices),
     "num_processes": ("trainer.num_devices", lambda t: t.num_devices),
-    "tpu_cores": ("gone", lambda t: None),
-    "ipus": ("gone", lambda t: None),
     "on_gpu": ("trainer.strategy.root_device", _has_gpus),
     "on_cpu": ("trainer.strategy.root_device", lambda t: t.strategy.root_device.type == "cpu"),
-    "on_tpu": ("gone", lambda t: False),
-    "use_tpu": ("gone", lambda t: False),
-    "use_dp": ("gone", lambda t: False),
-    "use_ddp2": ("gone", lambda t: False),
-    "use_horovod": ("gone", lambda t: False),
     "data_parallel": ("trainer.world_size > 1", lambda t: t.world_size > 1),
     "use_ddp": ("trainer.strategy", lambda t: isinstance(t.strategy, DDPStrategy)),
     "use_amp": ("trainer.precision", lambda t: t.precision_plugin.autocasts),
@@ -180,7 +108,7 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "progress_bar_dict": ("trainer.progress_bar_metrics", lambda t: dict(t.progress_bar_metrics)),
     "tng_tqdm_dic": ("trainer.progress_bar_metrics", lambda t: dict(t.progress_bar_metrics)),
     "slurm_job_id": ("os.environ['SLURM_JOB_ID']", lambda t: int(os.environ.get("SLURM_JOB_ID", 0)) or None),
-    "terminate_on_nan": ("detect_anomaly=True", _written("StopOnNan")),
+    "terminate_on_nan": ("Trainer(nonfinite='stop')", lambda t: t.options.nonfinite == "stop"),
     "track_grad_norm": ("fulmen.parameters.grad_norm", _written("TrackGradNorm")),
     "weights_summary": ("ModelSummary(max_depth)", lambda t: "top" if _written("ModelSummary")(t) else None),
     "weights_save_path": ("trainer.default_root_dir", lambda t: t.default_root_dir),
@@ -189,23 +117,14 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
         lambda t: next((one.path for one in t.callbacks if type(one).__name__ == "Resume"), None),
     ),
     "should_rank_save_checkpoint": ("trainer.is_global_zero", lambda t: t.is_global_zero),
-    "tested_ckpt_path": ("trainer.ckpt_path", lambda t: t.ckpt_path),
-    "validated_ckpt_path": ("trainer.ckpt_path", lambda t: t.ckpt_path),
-    "predicted_ckpt_path": ("trainer.ckpt_path", lambda t: t.ckpt_path),
     "reset_train_dataloader": ("trainer.estimated_stepping_batches", _load_training_data),
     "reset_train_val_dataloaders": ("trainer.estimated_stepping_batches", _load_training_data),
     "tune": ("not needed", lambda t: lambda *_, **__: {}),  # auto_lr_find and the like are refused by the constructor
-    "tuning": ("gone", lambda t: False),
-    "tuner": ("due later", _tuner),
-    "lr_find": ("due later", _tuner),
-    "scale_batch_size": ("due later", _tuner),
 }
 
 MODULE: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    **GONE,
     "datamodule": ("self.trainer.datamodule", lambda m: m.trainer.datamodule),
-    "use_dp": ("gone", lambda m: False),
-    "use_ddp2": ("gone", lambda m: False),
-    "use_tpu": ("gone", lambda m: False),
     "use_ddp": ("self.trainer.strategy", lambda m: isinstance(m.trainer.strategy, DDPStrategy)),
     "use_amp": ("self.trainer.precision", lambda m: m.trainer.precision_plugin.autocasts),
     "precision": ("self.trainer.precision", lambda m: m.trainer.precision),

@@ -10,7 +10,7 @@ import torch
 from fulmen.callbacks import Callback
 from fulmen.combined import CombinedLoader
 from fulmen.parameters import grad_norm
-from fulmen.warn import rank_zero_info, warn_once
+from fulmen.warn import warn_once
 
 
 class Resume(Callback):
@@ -36,28 +36,6 @@ class Resume(Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         trainer.__dict__.pop("_resolve", None)
-
-
-class StopOnNan(Callback):
-    """terminate_on_nan: a loss that is not finite, or a parameter after the step, ends the run and is named."""
-
-    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
-        if not torch.isfinite(loss).all():
-            raise ValueError(f"The loss returned in `training_step` is {loss.item()} (batch {trainer.progress.batch}).")
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        for name, parameter in pl_module.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise ValueError(f"Detected nan or inf in the parameter {name!r} after batch {batch_idx}.")
-
-
-class PrintNanGradients(Callback):
-    """print_nan_grads: names the parameters whose gradient has a NaN."""
-
-    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
-        for name, parameter in pl_module.named_parameters():
-            if parameter.grad is not None and torch.isnan(parameter.grad).any():
-                rank_zero_info(f"The gradient of {name} has NaN: {parameter.grad}")
 
 
 class TrackGradNorm(Callback):

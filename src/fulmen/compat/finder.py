@@ -17,15 +17,6 @@ from typing import Any
 from fulmen.compat import names
 from fulmen.errors import nearest
 
-CLASSES = ("fulmen:Trainer", "fulmen:LightningModule", "fulmen:LightningDataModule")
-
-
-def complete(home: str, found: Any) -> None:
-    """A class that old code calls more on than it has today gets that, too."""
-    from fulmen.compat import argparse
-
-    argparse.complete(home, found)
-
 
 class OldModule(ModuleType):
     """A module of an old path, its names looked up in the table."""
@@ -35,8 +26,8 @@ class OldModule(ModuleType):
         home = names.home(path, name) if path is not None else None
         if home:
             value = names.load(home)
-            if home in CLASSES:
-                complete(home, value)
+            if home.startswith("fulmen:"):  # a class on which old code calls more than it has today
+                import_module("fulmen.compat.argparse").complete(home, value)
         elif path is not None and names.is_path(path, name):
             return import_module(f"{self.__name__}.{name}")
         else:

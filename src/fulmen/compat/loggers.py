@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fulmen.loggers import Logger, TensorBoardLogger
 
 
+def _each(method: str) -> Callable[..., None]:
+    """A method that calls the same one of every logger."""
+
+    def call(self: LoggerCollection, *args: Any, **kwargs: Any) -> None:
+        for logger in self:
+            getattr(logger, method)(*args, **kwargs)
+
+    return call
+
+
 class LoggerCollection(Logger):
-    """Several loggers in one, which the trainer once made of a list; it takes them out of one again today."""
+    """Several loggers in one, which the trainer once made of a list."""
 
     def __init__(self, logger_iterable: Iterable[Logger]) -> None:
         super().__init__()
@@ -18,39 +28,24 @@ class LoggerCollection(Logger):
     def __getitem__(self, index: int) -> Logger:
         return self._logger_iterable[index]
 
-    def __iter__(self) -> Iterator[Logger]:
-        return iter(self._logger_iterable)
-
-    def __len__(self) -> int:
-        return len(self._logger_iterable)
-
     @property
     def experiment(self) -> list[Any]:
-        return [logger.experiment for logger in self]
+        return [logger.experiment for logger in self._logger_iterable]
 
     @property
     def name(self) -> str:
-        return "_".join(dict.fromkeys(str(logger.name) for logger in self))
+        return "_".join(dict.fromkeys(str(logger.name) for logger in self._logger_iterable))
 
     @property
     def version(self) -> str:
-        return "_".join(dict.fromkeys(str(logger.version) for logger in self))
+        return "_".join(dict.fromkeys(str(logger.version) for logger in self._logger_iterable))
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        for logger in self:
-            logger.log_metrics(metrics, step)
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        for logger in self:
-            logger.log_hyperparams(params, *args, **kwargs)
-
-    def save(self) -> None:
-        for logger in self:
-            logger.save()
-
-    def finalize(self, status: str) -> None:
-        for logger in self:
-            logger.finalize(status)
+    log_metrics = _each("log_metrics")
+    log_hyperparams = _each("log_hyperparams")
+    log_graph = _each("log_graph")
+    after_save_checkpoint = _each("after_save_checkpoint")
+    save = _each("save")
+    finalize = _each("finalize")
 
 
 class TestTubeLogger(TensorBoardLogger):
@@ -59,16 +54,9 @@ class TestTubeLogger(TensorBoardLogger):
     __test__ = False  # not a test, for pytest
 
     def __init__(
-        self,
-        save_dir: str,
-        name: str = "default",
-        description: str | None = None,
-        debug: bool = False,
-        version: int | None = None,
-        create_git_tag: bool = False,
-        log_graph: bool = False,
-        prefix: str = "",
-    ) -> None:
+        self, save_dir: str, name: str = "default", description: str | None = None, debug: bool = False,
+        version: int | None = None, create_git_tag: bool = False, log_graph: bool = False, prefix: str = "",
+    ) -> None:  # fmt: skip
         super().__init__(
             save_dir, name=name, version=version, log_graph=log_graph, prefix=prefix, default_hp_metric=False
         )

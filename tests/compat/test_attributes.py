@@ -1,0 +1,126 @@
+"""Old attributes are read on a miss, each said once with today's spelling."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import fulmen as L
+from fulmen.demos import BoringModel
+
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
+    "enable_checkpointing": False, "num_sanity_val_steps": 0, "limit_train_batches": 3, "limit_val_batches": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trainer() -> L.Trainer:
+    trainer = L.Trainer(**QUIET, max_epochs=2)
+    trainer.fit(BoringModel())
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_gpus", 0), ("gpus", None), ("root_gpu", None), ("data_parallel_device_ids", None), ("num_processes", 1),
+        ("devices", 1), ("tpu_cores", None), ("ipus", None), ("on_gpu", False), ("on_cpu", True), ("on_tpu", False),
+        ("use_dp", False), ("use_ddp", False), ("use_ddp2", False), ("use_tpu", False), ("use_horovod", False),
+        ("use_amp", False), ("amp_backend", None), ("data_parallel", False), ("proc_rank", 0), ("max_nb_epochs", 2),
+        ("min_nb_epochs", None), ("nb_gpu_nodes", 1), ("batch_idx", -1), ("total_batch_idx", 5),
+        ("running_sanity_check", False),
+        ("disable_validation", True), ("progress_bar_dict", {}), ("slurm_job_id", None), ("terminate_on_nan", True),
+        ("track_grad_norm", False), ("weights_summary", None), ("resume_from_checkpoint", None), ("tuning", False),
+        ("should_rank_save_checkpoint", True), ("tested_ckpt_path", None), ("optimizer_frequencies", []),
+    ],
+)  # fmt: skip
+def test_what_the_trainer_had(trainer, name, value):
+    assert getattr(trainer, name) == value
+
+
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+def test_parts_of_the_trainer_under_their_old_names(trainer):
+    assert trainer.get_model() is trainer.lightning_module
+    assert trainer.training_type_plugin is trainer.strategy
+    assert trainer.accelerator_connector.is_distributed is False
+    assert trainer.lr_schedulers[0]["scheduler"] is trainer.lr_scheduler_configs[0].scheduler
+    assert trainer.lr_schedulers[0]["interval"] == "epoch"
+    assert trainer.weights_save_path == trainer.default_root_dir
+
+
+def test_the_notice_names_todays_spelling(trainer):
+    with pytest.warns(UserWarning, match=r"trainer\.get_model is trainer\.lightning_module today"):
+        trainer.get_model()
+
+
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+def test_loading_the_training_data_early_tells_how_many_batches_there_are():
+    class Counting(BoringModel):
+        def configure_optimizers(self):
+            self.trainer.reset_train_dataloader(self)
+            self.batches = self.trainer.num_training_batches
+            return super().configure_optimizers()
+
+    model = Counting()
+    L.Trainer(**QUIET, max_epochs=1).fit(model)
+
+    assert model.batches == 3
+
+
+def test_the_other_loops_are_there():
+    trainer = L.Trainer(**QUIET, limit_predict_batches=2, max_epochs=1)
+    trainer.predict(BoringModel())
+
+    assert len(trainer.predict_loop.predictions[0]) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+def test_tune_has_nothing_to_do_and_the_tuner_comes_later(trainer):
+    assert trainer.tune(BoringModel()) == {}
+    with pytest.raises(AttributeError, match="tuner is not part of Fulmen yet"):
+        trainer.tuner.lr_find(BoringModel())
+
+
+def test_what_never_was_is_an_attribute_error_with_the_nearest_name(trainer):
+    with pytest.raises(AttributeError, match=r"'Trainer' object has no attribute 'globl_step'.*'global_step'"):
+        trainer.globl_step  # noqa: B018
+    assert not hasattr(trainer, "anything")
+    with pytest.raises(AttributeError, match="'BoringModel' object has no attribute 'layr'"):
+        BoringModel().layr  # noqa: B018
+
+
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+def test_what_the_module_had():
+    class Asking(BoringModel):
+        def on_train_start(self):
+            self.seen = [self.use_ddp, self.use_dp, self.use_amp, self.precision, self.datamodule]
+
+        def on_after_backward(self):
+            self.norm = self.grad_norm(2)["grad_2.0_norm_total"]
+
+    model = Asking()
+    trainer = L.Trainer(**QUIET, max_epochs=1)
+    trainer.fit(model)
+
+    assert model.seen == [False, False, False, "32-true", None]
+    assert model.norm > 0
+    assert model.summarize(mode="full").total_parameters == 66
+    assert math.isclose(model.model_size, 66 * 4e-6)
+
+
+def test_a_module_without_a_trainer_has_no_datamodule():
+    assert not hasattr(BoringModel(), "datamodule")
+
+
+def test_todays_programs_hear_nothing_of_it(recwarn):
+    torch.manual_seed(0)
+    model = BoringModel()
+    trainer = L.Trainer(**QUIET, max_epochs=1)
+    trainer.fit(model)
+
+    assert not [warning for warning in recwarn if " today" in str(warning.message)]
