@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,8 +56,9 @@ def convert_to_tensors(data: Any, device: torch.device | str) -> Any:
     """Numbers and arrays become tensors, and all tensors move to `device`."""
     kinds: dict[type, Any] = {bool: torch.uint8, int: torch.int, float: torch.float}
     for kind, dtype in kinds.items():
-        wrong = bool if kind is int else None
-        data = apply_to_collection(data, kind, torch.tensor, wrong_dtype=wrong, dtype=dtype)
+        data = apply_to_collection(
+            data, kind, partial(torch.tensor, dtype=dtype), wrong_dtype=bool if kind is int else None
+        )
     if numpy := sys.modules.get("numpy"):  # no arrays where nobody has imported it
         data = apply_to_collection(data, numpy.ndarray, torch.from_numpy)
     return move_data_to_device(data, device)
