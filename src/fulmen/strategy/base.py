@@ -48,10 +48,11 @@ class Strategy:
         self.world_size = 1
         self.node_rank = self.local_rank = self.global_rank = 0
         self.is_global_zero = True
-        self.module: Module | None = None
-        self.model: Module | None = None
+        self.module: Any = None
+        self.model: Any = None
         """What training calls: `module`, or a wrapper around it."""
         self.optimizers: list[Optimizer] = []
+        self.sync_batchnorm = False
 
     @property
     def device_ids(self) -> list[int]:
@@ -65,7 +66,7 @@ class Strategy:
         return self.name
 
     @property
-    def lightning_module(self) -> Module | None:
+    def lightning_module(self) -> Any:
         """The user's module, never a wrapper."""
         return self.module
 
@@ -130,7 +131,8 @@ class Strategy:
     def clip(self, parameters: Iterable[Tensor], value: float, algorithm: str = "norm") -> Tensor | None:
         """Clip gradients in place, to a total norm of `value` (returns the norm before) or each number to ±`value`."""
         if algorithm == "value":
-            return clip_grad_value_(parameters, value)
+            clip_grad_value_(parameters, value)
+            return None
         return clip_grad_norm_(parameters, value)
 
     def reduce(self, tensor: Any, op: Any = "mean", group: Any = None) -> Any:

@@ -81,8 +81,8 @@ class _Gather(torch.autograd.Function):
         return _stack(tensor, group, sync_grads=False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        total = reduce(grad, "sum", ctx.group)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        total = reduce(grad_outputs[0], "sum", ctx.group)
         return total[dist.get_rank(ctx.group)], None
 
 
@@ -95,14 +95,21 @@ def _check_shapes(data: Any, group: Any) -> None:
         return tensor
 
     map_tensors(note, data)
-    everyones: list[list[str]] = [[]] * world_size(group)
-    dist.all_gather_object(everyones, mine, group=group)
+    everyones = gather_object(mine, group)
     for rank, theirs in enumerate(everyones):
         if theirs != everyones[0]:
             raise ValueError(
                 f"all_gather needs tensors of the same shape and type on all ranks, but rank 0 has "
                 f"{', '.join(everyones[0])} and rank {rank} has {', '.join(theirs)}. Pad them to one shape before."
             )
+
+
+def gather_object(obj: T, group: Any = None) -> list[T]:
+    """The objects of all ranks, in their order; each is pickled."""
+    found = [obj] * world_size(group)
+    if len(found) > 1:
+        dist.all_gather_object(found, obj, group=group)
+    return found
 
 
 def broadcast(obj: T, src: int = 0, group: Any = None) -> T:
@@ -112,15 +119,6 @@ def broadcast(obj: T, src: int = 0, group: Any = None) -> T:
     parcel = [obj]
     dist.broadcast_object_list(parcel, src, group=group)
     return parcel[0]
-
-
-def gather_object(obj: T, group: Any = None) -> list[T]:
-    """The objects of all ranks."""
-    if not active():
-        return [obj]
-    found: list[Any] = [None] * world_size(group)
-    dist.all_gather_object(found, obj, group)
-    return found
 
 
 def barrier(group: Any = None) -> None:

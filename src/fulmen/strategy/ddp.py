@@ -80,7 +80,6 @@ class DDPStrategy(ParallelStrategy):
         self.timeout = timeout
         self.start_method = start_method
         self.ddp_kwargs = kwargs
-        self.sync_batchnorm = False
         self._manual = False
         self._syncing = True
 
@@ -168,8 +167,10 @@ class DDPStrategy(ParallelStrategy):
         The optimizer has to step here too, so that the model stays the same on all ranks.
         """
         if self.wraps and self._syncing:
-            trained = (parameter for parameter in self.module.parameters() if parameter.requires_grad)
-            self._prepare(sum(parameter.flatten()[:0].sum() for parameter in trained)).backward()
+            zero: Any = sum(
+                parameter.flatten()[:0].sum() for parameter in self.module.parameters() if parameter.requires_grad
+            )
+            self._prepare(zero).backward()
 
     def teardown(self) -> None:
         self.wraps = False

@@ -13,7 +13,7 @@ import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -24,8 +24,6 @@ from fulmen.strategy import children
 
 if TYPE_CHECKING:
     from fulmen.strategy.parallel import ParallelStrategy
-
-T = TypeVar("T")
 
 METHODS = ("popen", "spawn", "fork", "forkserver")
 
@@ -100,7 +98,7 @@ def _reason(error: BaseException, strategy: ParallelStrategy) -> str | None:
     return None
 
 
-def spawn(strategy: ParallelStrategy, work: Callable[[], T], method: str) -> T | None:
+def spawn(strategy: ParallelStrategy, work: Callable[[], Any], method: str) -> Any:
     """Run `work` in new processes, one for each device, and return the result of rank zero.
 
     Not on the first machine: None. Tensors in the result have to be on the CPU.

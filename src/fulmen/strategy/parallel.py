@@ -32,7 +32,7 @@ class ParallelStrategy(Strategy):
     ) -> None:
         super().__init__(accelerator, checkpoint_io, precision_plugin)
         self.parallel_devices = parallel_devices or []
-        self.cluster_environment = cluster_environment
+        self.cluster_environment: Any = cluster_environment
         self.start_method = "popen"
         self.process_group_backend: str | None = None
         self.timeout: timedelta | None = None
@@ -61,7 +61,7 @@ class ParallelStrategy(Strategy):
         self.is_global_zero = self.global_rank == 0
         self.root_device = self.parallel_devices[self.local_rank]
         self.distributed_sampler_kwargs = {"num_replicas": self.world_size, "rank": self.global_rank}
-        rank_zero_only.rank = self.global_rank
+        rank_zero_only.rank = self.global_rank  # type: ignore[attr-defined]
         children.follow_parent(self.global_rank)
 
     def launch(self, work: Callable[[], T]) -> T:
