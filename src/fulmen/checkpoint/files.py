@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import io
-import mmap as memory_map
 import os
 import pathlib
 import pickle
@@ -25,6 +24,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,8 +80,8 @@ def write(checkpoint: dict[str, Any], path: PathLike, storage_options: dict[str,
             os.fsync(file.fileno())
         if (free := shutil.disk_usage(temp := tempfile.gettempdir()).free) < 2**20:
             warn_once(
-                f"No space left in the temporary folder {temp!r} ({free} bytes are free). Checkpoints do not need it, but "
-                "workers of data loaders and compiled kernels may."
+                f"No space left in the temporary folder {temp!r} ({free} bytes are free). Checkpoints do not need "
+                "it, but workers of data loaders and compiled kernels may."
             )
 
 
@@ -159,7 +159,7 @@ def _dump(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
     sink, checksums = _Sink(file), torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(True)  # a program may have turned them off for its own files
     try:
-        torch.save(checkpoint, sink)
+        torch.save(checkpoint, sink)  # type: ignore[arg-type]
     finally:
         torch.serialization.set_crc32_options(checksums)
     if sink.error is not None:
@@ -316,13 +316,13 @@ def _load(file: IO[bytes], name: str, map_location: Any, safe: bool, mmap: bool,
         with torch.serialization.safe_globals(_PLAIN):
             checkpoint = torch.load(source, map_location=map_location, weights_only=safe, mmap=mapped or None)
     except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL (\S+)|to load (\S+)", str(error))
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
         if not (safe and wanted):
             raise ForeignCheckpoint(
                 f"{name!r} is not a valid checkpoint, or damaged: it cannot be unpickled."
             ) from error
         raise ForeignCheckpoint(
-            f"{name!r} was refused: loading {wanted[1] or wanted[2]} in it could run code. Only if you trust the file, "
+            f"{name!r} was refused: loading {wanted[1]} in it could run code. Only if you trust the file, "
             "pass weights_only=False, or allow just that with torch.serialization.add_safe_globals([...])."
         ) from error
     except (RuntimeError, EOFError, LookupError, ValueError, AssertionError, TypeError, AttributeError) as error:
@@ -360,21 +360,12 @@ def _check(file: IO[bytes], name: str) -> bool:
         raise TornCheckpoint(f"{name!r} is damaged at its start. Use another checkpoint.")
     if not any(record.filename.endswith("/data.pkl") for record in records):
         raise ForeignCheckpoint(f"{name!r} is not a checkpoint, or damaged: a zip file without torch's records.")
-    with _bytes_of(file) as buffer:
+    memory = isinstance(file, io.BytesIO)
+    with file.getbuffer() if memory else memoryview(mmap(file.fileno(), 0, access=ACCESS_READ)) as buffer:
         bad = _altered(buffer, records)
     if bad:
         raise TornCheckpoint(f"{name!r} is damaged: {bad!r} in it differs from its checksum. Use another checkpoint.")
     return True
-
-
-@contextmanager
-def _bytes_of(file: IO[bytes]) -> Iterator[memoryview]:
-    if isinstance(file, io.BytesIO):
-        with file.getbuffer() as buffer:
-            yield buffer
-    else:
-        with memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ) as mapped, memoryview(mapped) as buffer:
-            yield buffer
 
 
 def _altered(buffer: memoryview, records: list[zipfile.ZipInfo]) -> str | None:

@@ -119,7 +119,8 @@ def _init_arguments(obj: object, frame: types.FrameType | None) -> dict[str, Any
         code = frame.f_code
         if code.co_name == "__init__" and code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is obj:
             given = inspect.getargvalues(frame)
-            found.update({name: given.locals[name] for name in given.args[1:]} | given.locals.get(given.keywords, {}))
+            found.update({name: given.locals[name] for name in given.args[1:]})
+            found.update(given.locals[given.keywords] if given.keywords else {})
         frame = frame.f_back
     return found
 
@@ -143,13 +144,13 @@ def _chosen(args: tuple[Any, ...], arguments: dict[str, Any]) -> tuple[str | Non
     return next((name for name, value in arguments.items() if value is containers[0]), None), items
 
 
-def _items(value: Any) -> MutableMapping[str, Any] | None:
+def _items(value: Any) -> Mapping[Any, Any] | None:
     """What has names in a Namespace, dataclass or mapping; None for anything else."""
     if isinstance(value, Namespace):
         return dict(vars(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return value if isinstance(value, MutableMapping) else None
+    return value if isinstance(value, Mapping) else None
 
 
 def _duplicate(hparams: Any) -> Any:
@@ -207,7 +208,7 @@ def _plain(value: Any) -> Any:
         return value.detach()
     if isinstance(value, enum.Enum):
         return _plain(value.value)
-    if (items := value if isinstance(value, Mapping) else _items(value)) is not None:
+    if (items := _items(value)) is not None:
         plain = {_plain(name): _plain(items[name]) for name in items}
         return kind(plain) if kind in (OrderedDict, Counter) else plain
     for like, made in (((set, frozenset), set), (tuple, tuple), ((MutableSequence, range), list)):
@@ -215,9 +216,9 @@ def _plain(value: Any) -> Any:
             return made(_plain(item) for item in value)
     if isinstance(value, PurePath):
         return str(value)
-    if kind.__module__ == "numpy" and not getattr(value, "ndim", 1):
-        return value.item()
-    base = next((base for base in (bool, int, float, str, bytes) if isinstance(value, base)), None)
+    if kind.__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+        return value.tolist()
+    base: Any = next((base for base in (bool, int, float, str, bytes) if isinstance(value, base)), None)
     if base is None:
         raise TypeError(f"{kind.__name__} is not plain data")
     return base(value)
@@ -358,8 +359,8 @@ def _arguments(
     """What to call `cls` with: the saved values that it takes, and before them those `given`."""
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = {} if takes_any else {name: value for name, value in given.items() if name not in parameters}
-    if container in parameters and container != "kwargs":
-        arguments = {container: AttributeDict(saved | unknown)}
+    if container is not None and container in parameters and container != "kwargs":
+        arguments: dict[str, Any] = {container: AttributeDict(saved | unknown)}
     elif unknown:
         name = next(iter(unknown))
         raise TypeError(
@@ -420,13 +421,15 @@ def load_hparams_from_yaml(config_yaml: str | os.PathLike[str], use_omegaconf: b
     class Loader(yaml.SafeLoader):
         """Knows tuples too."""
 
-    Loader.add_constructor(
-        "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node))
-    )
+    Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
     try:
         return yaml.load(files.fetch(config_yaml), Loader) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{str(config_yaml)!r} is not plain YAML, so it was refused: {error}") from error
+
+
+def _tuple(loader: Any, node: Any) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node))
 
 
 def save_hparams_to_yaml(
