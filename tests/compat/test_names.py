@@ -4,7 +4,7 @@ from fulmen.compat import names
 
 
 def all_names():
-    return [(path, name, where) for path, row in names._paths().items() for name, where in row.items()]
+    return [(path, name, where) for path, row in names.rows().items() for name, where in row.homes.items()]
 
 
 def test_every_name_of_the_table_is_there():
@@ -33,5 +33,5 @@ def test_nothing_is_there_and_missing_at_once():
 
 
 def test_the_table_knows_the_eras():
-    assert names.eras("callbacks.base") == ("0.7", "1.9")
-    assert names.eras("callbacks") == ("0.5", "-")
+    assert names.rows()["callbacks.base"][:2] == ("0.7", "1.9")
+    assert names.rows()["callbacks"][:2] == ("0.5", "-")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABCMeta
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,9 +26,11 @@ class Metric(torchmetrics.Metric, metaclass=_AnyMetric):
         self.compute_on_step = compute_on_step
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.compute_on_step:
-            return super().forward(*args, **kwargs)
-        return self.update(*args, **kwargs)
+        return super().forward(*args, **kwargs) if self.compute_on_step else self.update(*args, **kwargs)
+
+    def add_sums(self, size: tuple[int, ...], *names: str) -> None:
+        for name in names:
+            self.add_state(name, default=torch.zeros(size), dist_reduce_fx="sum")
 
 
 def to_onehot(tensor_labels: Tensor, num_classes: int | None = None) -> Tensor:
@@ -53,64 +54,54 @@ def labels(preds: Tensor, target: Tensor, threshold: float = 0.5) -> tuple[Tenso
 class Accuracy(Metric):
     """The share of right labels; with `top_k`, of labels among the k likeliest."""
 
-    def __init__(
-        self, threshold: float = 0.5, top_k: int | None = None, subset_accuracy: bool = False, **kwargs: Any
-    ) -> None:
+    def __init__(self, threshold: float = 0.5, top_k: int = 0, subset_accuracy: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.threshold, self.top_k, self.subset_accuracy = threshold, top_k, subset_accuracy
-        for state in ("correct", "total"):
-            self.add_state(state, default=torch.tensor(0), dist_reduce_fx="sum")
+        self.add_sums((), "correct", "total")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         if self.top_k and preds.ndim == target.ndim + 1:
             right = (preds.topk(self.top_k, dim=1).indices == target.unsqueeze(1)).any(1)
         else:
-            found, target = labels(preds, target, self.threshold)
-            right = found == target
+            right = torch.eq(*labels(preds, target, self.threshold))
         if self.subset_accuracy and right.ndim > 1:
             right = right.flatten(1).all(1)
         self.correct += right.sum()
         self.total += right.numel()
 
     def compute(self) -> Tensor:
-        return self.correct.float() / self.total
+        return self.correct / self.total
 
 
 class _Counts(Metric):
     """Counts for each class: rightly predicted, predicted, present. `num_classes=1`: of the positive class."""
 
     def __init__(
-        self,
-        num_classes: int = 1,
-        threshold: float = 0.5,
-        average: str | None = "micro",
-        multilabel: bool = False,
+        self, num_classes: int = 1, threshold: float = 0.5, average: str | None = "micro", multilabel: bool = False,
         **kwargs: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         self.num_classes, self.threshold, self.average, self.multilabel = num_classes, threshold, average, multilabel
-        for state in ("right", "predicted", "present"):
-            self.add_state(state, default=torch.zeros(num_classes), dist_reduce_fx="sum")
+        self.add_sums((num_classes,), "right", "predicted", "present")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        preds, target = labels(preds, target, self.threshold)
-        if self.num_classes > 1 and not self.multilabel:
-            preds, target = to_onehot(preds, self.num_classes), to_onehot(target, self.num_classes)
-        classes = [
-            side.movedim(1, 0).flatten(1) if self.num_classes > 1 else side.reshape(1, -1) for side in (preds, target)
-        ]
-        self.right += (classes[0] * classes[1]).sum(1)
-        self.predicted += classes[0].sum(1)
-        self.present += classes[1].sum(1)
+        sides = labels(preds, target, self.threshold)
+        if self.num_classes > 1:
+            sides = [side if self.multilabel else to_onehot(side, self.num_classes) for side in sides]
+            sides = [side.movedim(1, 0).flatten(1) for side in sides]
+        else:
+            sides = [side.reshape(1, -1) for side in sides]
+        self.right += (sides[0] * sides[1]).sum(1)
+        self.predicted += sides[0].sum(1)
+        self.present += sides[1].sum(1)
 
     def share(self, part: Tensor, whole: Tensor) -> Tensor:
         """`part / whole` in the average asked for, 0 where there is nothing."""
         if self.average == "micro":
             part, whole = part.sum(), whole.sum()
         shares = torch.where(whole > 0, part / whole.clamp(min=1e-12), 0.0)
-        if self.average == "macro":
-            return shares.mean()
-        return (shares * self.present / self.present.sum()).sum() if self.average == "weighted" else shares
+        weights = {"macro": torch.ones_like(self.present), "weighted": self.present}.get(self.average or "")
+        return shares if weights is None else (shares * weights / weights.sum()).sum()
 
 
 class Precision(_Counts):
@@ -148,15 +139,14 @@ class IoU(_Counts):
     def compute(self) -> Tensor:
         union = self.predicted + self.present - self.right
         scores = torch.where(union > 0, self.right / union.clamp(min=1), self.absent_score)
-        kept = [index for index in range(self.num_classes) if index != self.ignore_index]
-        return scores[kept].mean()
+        return scores[torch.arange(self.num_classes) != (-1 if self.ignore_index is None else self.ignore_index)].mean()
 
 
 class ConfusionMatrix(Metric):
     def __init__(self, num_classes: int, normalize: str | None = None, threshold: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes, self.normalize, self.threshold = num_classes, normalize, threshold
-        self.add_state("confmat", default=torch.zeros(num_classes, num_classes), dist_reduce_fx="sum")
+        self.add_sums((num_classes, num_classes), "confmat")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         preds, target = labels(preds, target, self.threshold)
@@ -169,16 +159,16 @@ class ConfusionMatrix(Metric):
 
 
 class _Curve(Metric):
-    """Keeps all scores; the task is binary, or multiclass with `num_classes` above 1."""
+    """Keeps all scores for torchmetrics' `function`; the task is multiclass with `num_classes` above 1."""
 
-    function: Callable[..., Any]
+    function = ""
 
     def __init__(self, num_classes: int | None = None, pos_label: int | None = None, **kwargs: Any) -> None:
         self.options = {name: kwargs.pop(name) for name in ("average", "max_fpr") if name in kwargs}
         super().__init__(**kwargs)
         self.num_classes = num_classes
-        for state in ("preds", "target"):
-            self.add_state(state, default=[], dist_reduce_fx="cat")
+        self.add_state("preds", default=[], dist_reduce_fx="cat")
+        self.add_state("target", default=[], dist_reduce_fx="cat")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         self.preds.append(preds)
@@ -187,23 +177,23 @@ class _Curve(Metric):
     def compute(self) -> Any:
         task = "multiclass" if self.num_classes and self.num_classes > 1 else "binary"
         sides = [torch.cat(side) if isinstance(side, list) else side for side in (self.preds, self.target)]
-        return type(self).function(*sides, task=task, num_classes=self.num_classes, **self.options)
+        return getattr(functional, self.function)(*sides, task=task, num_classes=self.num_classes, **self.options)
 
 
 class AUROC(_Curve):
-    function = staticmethod(functional.auroc)
+    function = "auroc"
 
 
 class ROC(_Curve):
-    function = staticmethod(functional.roc)
+    function = "roc"
 
 
 class AveragePrecision(_Curve):
-    function = staticmethod(functional.average_precision)
+    function = "average_precision"
 
 
 class PrecisionRecallCurve(_Curve):
-    function = staticmethod(functional.precision_recall_curve)
+    function = "precision_recall_curve"
 
 
 def _as_it_was(old: str, today: type[torchmetrics.Metric]) -> type[torchmetrics.Metric]:
@@ -218,8 +208,7 @@ ExplainedVariance = _as_it_was("ExplainedVariance", regression.ExplainedVariance
 R2Score = _as_it_was("R2Score", regression.R2Score)
 PSNR = _as_it_was("PSNR", image.PeakSignalNoiseRatio)
 SSIM = _as_it_was("SSIM", image.StructuralSimilarityIndexMeasure)
-Fbeta = FBeta
-IOU = IoU
+Fbeta, IOU = FBeta, IoU
 
 __all__ = [
     "AUROC", "F1", "IOU", "PSNR", "ROC", "SSIM", "Accuracy", "AveragePrecision", "ConfusionMatrix", "ExplainedVariance",

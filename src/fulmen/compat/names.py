@@ -8,10 +8,9 @@ below `pytorch_lightning`, also spelt `lightning` and `lightning.pytorch`; a pat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOTS = ("pytorch_lightning", "lightning", "lightning_fabric")
 
@@ -262,29 +261,44 @@ GONE = """
 """What Lightning itself dropped without a counterpart: the release, what to use instead, and the names."""
 
 
+class Row(NamedTuple):
+    """One old module: the releases that brought and removed it, and its names with where they are now."""
+
+    since: str
+    gone: str
+    homes: dict[str, str]
+
+
 def table_path(module: str) -> str | None:
-    """The row that a module's full name means, such as "callbacks.base"; None where the table has none."""
-    path = _plain(module)
-    return path if path in _paths() else None
+    """The row that a module's full name means, such as "callbacks.base"; None where the table has none.
+
+    `lightning.pytorch.callbacks` is "callbacks", `lightning_fabric.utilities` is "utilities".
+    """
+    root, *parts = module.split(".")
+    if root == "lightning_fabric":
+        parts = ["fabric", *parts]
+    below = parts[:1] == ["pytorch"] or (parts[:1] == ["fabric"] and len(parts) > 1)
+    path = ".".join(parts[1:] if below else parts)
+    return path if path in rows() else None
 
 
 def home(path: str, name: str) -> str | None:
     """Where `name` of the old module `path` is now, as "module:name"."""
     if path in STARRED and name in public(path):
         return f"{STARRED[path]}:{name}"
-    return _paths()[path].get(name)
+    return rows()[path].homes.get(name)
 
 
 def is_path(path: str, name: str) -> bool:
     """Whether the old module `path` has a submodule called `name`."""
-    return _below(path, name) in _paths() or (path, name) == ("", "pytorch")
+    return _below(path, name) in rows() or (path, name) == ("", "pytorch")
 
 
 def public(path: str) -> list[str]:
     """The names that `from path import *` brings."""
     if path in STARRED:
         return list(import_module(STARRED[path]).__all__)
-    return [name for name in _paths()[path] if not name.startswith("_")]
+    return [name for name in rows()[path].homes if not name.startswith("_")]
 
 
 def load(where: str) -> Any:
@@ -295,65 +309,42 @@ def load(where: str) -> Any:
 
 def missing(path: str, name: str) -> str:
     """What there is to say of a name or submodule that Fulmen has not, "" if the table does not know it."""
-    for words in (_below(path, name), name):
-        if words in _due():
-            return f"is not part of Fulmen yet: {_due()[words]} will come with a later release than 0.1."
-        if words in _gone():
-            version, instead = _gone()[words]
+    for word in (_below(path, name), name):
+        if word in _due():
+            return f"is not part of Fulmen yet: {_due()[word]} will come with a later release than 0.1."
+        if word in _gone():
+            version, instead = _gone()[word]
             return f"left Lightning in {version}." + (f" Use {instead.replace('_', ' ')}." if instead != "-" else "")
     return ""
-
-
-def eras(path: str) -> tuple[str, str]:
-    """The releases that brought and removed an old module; "-" for one that is still there."""
-    return next((since, gone) for row, since, gone, *_ in _rows(PATHS) if _plain_row(row) == path)
-
-
-def _plain(module: str) -> str:
-    """`lightning.pytorch.callbacks` is "callbacks", `lightning_fabric.utilities` is "utilities"."""
-    root, *parts = module.split(".")
-    if root == "lightning_fabric":
-        parts = ["fabric", *parts]
-    below = parts[:1] == ["pytorch"] or (parts[:1] == ["fabric"] and len(parts) > 1)
-    return ".".join(parts[1:] if below else parts)
-
-
-def _plain_row(row: str) -> str:
-    return "" if row == "." else row
 
 
 def _below(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _rows(table: str) -> Iterator[list[str]]:
+def _words(table: str) -> list[list[str]]:
     """The words of each row; a line that starts with a space goes on with the row before."""
-    for row in table.strip().replace("\n ", " ").splitlines():
-        yield row.split()
+    return [row.split() for row in table.strip().replace("\n ", " ").splitlines()]
 
 
 @cache
-def _homes() -> dict[str, str]:
-    return {name: f"{module}:{name}" for module, *names in _rows(HOMES) for name in names}
-
-
-@cache
-def _paths() -> dict[str, dict[str, str]]:
-    """Each old module's names and where they are now."""
-    homes = _homes()
-    paths = {}
-    for row, _since, _gone, *names in _rows(PATHS):
+def rows() -> dict[str, Row]:
+    """The table of paths."""
+    homes = {name: f"{module}:{name}" for module, *names in _words(HOMES) for name in names}
+    found = {}
+    for path, since, gone, *names in _words(PATHS):
         pairs = [name.partition("=") for name in names]
-        paths[_plain_row(row)] = {old: new if ":" in new else homes[new or old] for old, _, new in pairs}
-    return paths
+        here = {old: new if ":" in new else homes[new or old] for old, _, new in pairs}
+        found["" if path == "." else path] = Row(since, gone, here)
+    return found
 
 
 @cache
 def _due() -> dict[str, str]:
-    rows = (row.partition(": ") for row in DUE.strip().replace("\n ", " ").splitlines())
-    return {word: topic for topic, _, words in rows for word in words.split()}
+    topics = (row.partition(": ") for row in DUE.strip().replace("\n ", " ").splitlines())
+    return {word: topic for topic, _, words in topics for word in words.split()}
 
 
 @cache
 def _gone() -> dict[str, tuple[str, str]]:
-    return {word: (version, instead) for version, instead, *words in _rows(GONE) for word in words}
+    return {word: (version, instead) for version, instead, *words in _words(GONE) for word in words}
