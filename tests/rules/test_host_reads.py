@@ -26,7 +26,10 @@ MAY_READ = {
 }
 
 # Functions that read values of CPU tensors only, where nothing waits.
-ON_THE_CPU = {"logs.py:put": "a number is cheaper to keep than a copy"}
+ON_THE_CPU = {
+    "logs.py:put": "a number is cheaper to keep than a copy",
+    "guard.py:is_bad": "a loss that is not finite is noticed before it reaches the weights",
+}
 
 
 def reads(module: Module) -> list[str]:

@@ -44,7 +44,7 @@ class Digits(LightningDataModule):
 class DigitReader(LightningModule):
     """A small convolutional network that names the digit in an image."""
 
-    def __init__(self, width: int = 16, lr: float = 5e-3) -> None:
+    def __init__(self, width: int = 32, lr: float = 3e-3) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.net = nn.Sequential(
@@ -118,7 +118,7 @@ def main() -> int:
     seed_everything(1, verbose=False)
     data = Digits()
     best = ModelCheckpoint(monitor="val_acc", mode="max", filename="digits-{epoch}-{val_acc:.3f}")
-    trainer = Trainer(max_epochs=8, callbacks=[best], log_every_n_steps=10)
+    trainer = Trainer(max_epochs=12, callbacks=[best], log_every_n_steps=10)
     start = time.perf_counter()
     trainer.fit(DigitReader(), datamodule=data)
     seconds = time.perf_counter() - start
