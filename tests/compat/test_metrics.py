@@ -8,28 +8,7 @@ import pytest
 import torch
 
 
-def _declare_torchvision() -> None:
-    """Where torchvision's compiled part does not fit this torch, importing it asks for these operators all the same."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    tail = "Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width"
-    for schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-                   f"roi_align(Tensor input, {tail}, int sampling_ratio, bool aligned) -> Tensor"):  # fmt: skip
-        library.define(schema)
-    globals()["_kept"] = library
-
-
-def _import():
-    try:
-        import torchmetrics
-    except ImportError:
-        pytest.skip("torchmetrics is not installed")
-    except RuntimeError:
-        _declare_torchvision()
-        import torchmetrics
-    return torchmetrics
-
-
-torchmetrics = _import()
+torchmetrics = pytest.importorskip("torchmetrics")
 
 from fulmen.compat import functional, metrics  # noqa: E402
 
