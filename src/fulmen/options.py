@@ -61,6 +61,7 @@ class Options:
     enable_autolog_hparams: bool = True
     model_registry: str | None = None
     nonfinite: str = "stop"
+    resume: str | None = None
 
 
 NAMES = tuple(field.name for field in fields(Options))
@@ -183,6 +184,10 @@ def _check_choices(options: Options) -> None:
     if options.nonfinite not in ("stop", "warn", "skip"):
         hint = nearest(options.nonfinite, ("stop", "warn", "skip"))
         raise MisconfigurationException(f"nonfinite={options.nonfinite!r} must be 'stop', 'warn' or 'skip'.{hint}")
+    if options.resume not in (None, "auto"):
+        raise MisconfigurationException(
+            f"resume={options.resume!r} must be 'auto' or None; a file to go on from is given to fit(ckpt_path=...)."
+        )
     if options.deterministic not in (None, True, False, "warn"):
         raise MisconfigurationException(f"deterministic={options.deterministic!r} must be True, False or 'warn'.")
     for name in ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "inference_mode",

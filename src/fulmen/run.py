@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from signal import SIGTERM
+from signal import SIGTERM, SIGUSR1
 from typing import Any
 
 import torch
 
-from fulmen import hooks, optim, parts, verify
-from fulmen.checkpoint import state
-from fulmen.errors import CheckpointError, MisconfigurationException, SIGTERMException
+from fulmen import hooks, optim, parts, slurm, verify
+from fulmen.checkpoint import find, state
+from fulmen.errors import MisconfigurationException, SIGTERMException
 from fulmen.lifecycle import DataHooks
 from fulmen.logs import LogStore
 from fulmen.loop.evaluate import EvaluateLoop
@@ -25,7 +25,7 @@ from fulmen.readout import Readout
 from fulmen.seed import isolate_rng
 from fulmen.signals import Signals
 from fulmen.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
-from fulmen.warn import rank_zero_info, rank_zero_warn, warn_once
+from fulmen.warn import rank_zero_info, warn_once
 
 
 class Run(Readout):
@@ -107,13 +107,16 @@ class Run(Readout):
         raise self.signals.exit()
 
     def _save_interrupted(self) -> None:
-        """Where ckpt_path="last" looks for it."""
-        for callback in self.checkpoint_callbacks:
-            folder = getattr(callback, "dirpath", None)
-            if folder:
-                self.save_checkpoint(f"{folder}/interrupted.ckpt")
-                rank_zero_info(f"Interrupted at global step {self.global_step}; fit(..., ckpt_path='last') goes on from there.")
-                return
+        """Where ckpt_path="last" looks for it; a SLURM job is also requeued, and then finds it by itself."""
+        if self.signals.received == SIGUSR1 and slurm.requeues():
+            self.save_checkpoint(slurm.next_checkpoint(self.default_root_dir))
+            if self.is_global_zero:
+                slurm.requeue()
+            return
+        path = find.interrupted(self)
+        if path is not None:
+            self.save_checkpoint(path)
+            rank_zero_info(f"Interrupted at global step {self.global_step}; ckpt_path='last' goes on from {path}")
 
     def _failed(self, error: BaseException) -> None:
         for hook in self.hooks.on_exception if "hooks" in self.__dict__ else ():
@@ -124,11 +127,13 @@ class Run(Readout):
             logger.finalize("failed")
 
     def _fit(self, ckpt_path: Any, weights_only: bool | None) -> None:
-        module = self._setup("fit")
-        self.progress = Progress()
+        self._merge_callbacks()
         path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
-        if checkpoint is not None and ckpt_path == "last":  # the same run goes on, in the same log
+        if checkpoint is not None and ckpt_path in (None, "last", "hpc"):  # the same run goes on, in the same log
             state.restore_loggers(self, checkpoint)
+        module = self._setup()
+        self.progress = Progress()
+        self._restore_parts(checkpoint, path)
         self.strategy.setup(module, self.precision_plugin, training=True)
         self.evaluation = EvaluateLoop(self, self.sources["val"], "validation")
         self.evaluation.inside_fit = True
@@ -146,7 +151,8 @@ class Run(Readout):
             self.train_loop.run()
         for hook in self.hooks.on_fit_end:
             hook()
-        self._end("fit")
+        self._end()
+        find.forget_interrupted(self)
 
     def _build_loop(self, module: LightningModule) -> None:
         """The step, the schedulers and the training loop; configure_optimizers may ask the trainer for its estimates."""
@@ -157,10 +163,11 @@ class Run(Readout):
         self._optimizers, self._scheduler_configs, frequencies = optim.build(module)
         self.strategy.setup_optimizers(self._optimizers)
         kind: Any = AutomaticStep if module.automatic_optimization else ManualStep
-        if kind is AutomaticStep and len(self._optimizers) > 1:
+        several = kind is AutomaticStep and len(self._optimizers) > 1
+        if several or hooks.check_step(module, "training_step") == "more":
             from fulmen.compat.optimizers import step_for
 
-            kind = step_for(module, self._optimizers, frequencies)
+            kind = step_for(kind, module, len(self._optimizers), frequencies)
         self.step = kind(module, self._optimizers, self.strategy, self.precision_plugin, self.progress)
         self.step.nonfinite = self.options.nonfinite
         self.step.attach(self.hooks)
@@ -168,11 +175,13 @@ class Run(Readout):
         schedulers = optim.Schedulers(self._scheduler_configs, own[0] if own else None, lambda: self.callback_metrics)
         loop.take(self.step, schedulers)
 
-    def _setup(self, stage: str) -> LightningModule:
-        """Callbacks, data preparation, setup hooks: the same for all verbs."""
-        module, datamodule = self.lightning_module, self.datamodule
-        self.callbacks = parts.merge(self.callbacks, module.configure_callbacks())
+    def _merge_callbacks(self) -> None:
+        self.callbacks = parts.merge(self.callbacks, self.lightning_module.configure_callbacks())
         verify.callbacks(self.callbacks)
+
+    def _setup(self) -> LightningModule:
+        """Hooks bound, data prepared, setup called: the same for all verbs."""
+        module, datamodule = self.lightning_module, self.datamodule
         self.hooks = hooks.build(self, module, self.callbacks)
         for callback in self.callbacks:
             callback.__dict__["log"], callback.__dict__["log_dict"] = module.log, module.log_dict
@@ -206,7 +215,7 @@ class Run(Readout):
                 hook()
         self._log_hyperparameters(module)
         for logger in self.loggers:
-            logger.experiment  # noqa: B018  (a folder that cannot be written to is told here)
+            getattr(logger, "experiment", None)  # a folder that cannot be written to is told here
             logger.log_graph(module)
             logger.save()
 
@@ -227,7 +236,7 @@ class Run(Readout):
             if merged:
                 logger.log_hyperparams(merged)
 
-    def _end(self, stage: str) -> None:
+    def _end(self) -> None:
         self.strategy.teardown()
         if self.datamodule is not None:
             self.datamodule.teardown(self.state.fn)
@@ -255,24 +264,28 @@ class Run(Readout):
         self.state.stage = RunningStage.TRAINING
 
     def _run_evaluation(self, stage: str, ckpt_path: Any, weights_only: bool | None) -> list[dict[str, float]]:
-        module = self._setup(str(self.state.fn))
-        self._load_checkpoint(ckpt_path, weights_only)
+        self._merge_callbacks()
+        path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
+        module = self._setup()
+        self._restore_parts(checkpoint, path)
         self.strategy.setup(module, self.precision_plugin, training=False)
         self._begin(module)
         self.evaluation = EvaluateLoop(self, self.sources[stage], "validation" if stage == "val" else "test")
         self.evaluation.load_data()
         results = self.evaluation.run()
-        self._end(str(self.state.fn))
+        self._end()
         return results
 
     def _predict(self, keep: bool, ckpt_path: Any, weights_only: bool | None) -> Any:
-        module = self._setup("predict")
-        self._load_checkpoint(ckpt_path, weights_only)
+        self._merge_callbacks()
+        path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
+        module = self._setup()
+        self._restore_parts(checkpoint, path)
         self.strategy.setup(module, self.precision_plugin, training=False)
         self._begin(module)
         self.prediction = PredictLoop(self, self.sources["predict"], keep)
         predictions = self.prediction.run()
-        self._end("predict")
+        self._end()
         return predictions
 
     # ---- what loops ask for
@@ -299,7 +312,7 @@ class Run(Readout):
         for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
             for owner, base in ((self.datamodule, DataHooks), (self._module, LightningModule)):
                 if owner is not None and hooks.overrides(owner, name, base):
-                    owners[name] = getattr(owner, name)
+                    owners[name] = hooks.fitted(owner, name, hooks.MODULE_ONLY[name])
                     break
         convert = self.precision_plugin.convert_input if self.precision_plugin.converts_input else None
         if not owners and convert is None:
@@ -324,37 +337,18 @@ class Run(Readout):
     # ---- checkpoints
 
     def _load_checkpoint(self, ckpt_path: Any, weights_only: bool | None) -> tuple[Any, Any]:
-        """Read what ckpt_path means and restore all but the training's own state."""
-        path = self.ckpt_path = self._resolve(ckpt_path)
+        """Read the file that ckpt_path means."""
+        path = self.ckpt_path = find.resolve(self, ckpt_path)
         if path is None:
             return None, None
         rank_zero_info(f"Restoring from {path}")
-        checkpoint = state.read(self, path, weights_only)
-        state.restore_module(self, checkpoint, path)
-        state.restore_callbacks(self, checkpoint)
-        return path, checkpoint
+        return path, state.read(self, path, weights_only)
 
-    def _resolve(self, ckpt_path: Any) -> Any:
-        if ckpt_path == "best":
-            callback = self.checkpoint_callback
-            best = getattr(callback, "best_model_path", "")
-            if not best:
-                raise MisconfigurationException(
-                    "ckpt_path='best', but no checkpoint was kept: configure a ModelCheckpoint (monitor=...) and fit first, or "
-                    "give the path of a file."
-                )
-            return best
-        if ckpt_path == "last":
-            found = [c.find_last(self) for c in self.checkpoint_callbacks if hasattr(c, "find_last")]
-            path = next((p for p in found if p), None)
-            if path is None:
-                rank_zero_warn(
-                    "ckpt_path='last', but there is no checkpoint yet (save_last=True keeps one): from scratch."
-                )
-            return path
-        if ckpt_path is not None and not isinstance(ckpt_path, str) and not hasattr(ckpt_path, "__fspath__"):
-            raise CheckpointError(f"ckpt_path={ckpt_path!r} must be a path, a URL, 'best' or 'last'.")
-        return ckpt_path
+    def _restore_parts(self, checkpoint: dict[str, Any] | None, path: Any) -> None:
+        """All but the training's own state."""
+        if checkpoint is not None:
+            state.restore_module(self, checkpoint, path)
+            state.restore_callbacks(self, checkpoint)
 
 
 def _silent(*args: Any, **kwargs: Any) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +10,6 @@ from types import FrameType
 from typing import Any
 
 from fulmen.errors import SIGTERMException
-from fulmen.warn import log
 
 NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT")
 SAME_PRESS_S = 1.0
@@ -59,14 +56,3 @@ class Signals:
             return KeyboardInterrupt()
         return SIGTERMException(128 + self.received)
 
-
-def requeue() -> None:
-    """Ask SLURM to run this job again."""
-    job = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    try:
-        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=60)
-        log.info("Requeued SLURM job %s.", job)
-    except (OSError, subprocess.SubprocessError) as error:
-        log.warning("SLURM job %s was saved but could not be requeued: %s. Submit it again.", job, error)

@@ -92,6 +92,7 @@ class Trainer(Run):
         enable_autolog_hparams: bool = True,
         model_registry: str | None = None,
         nonfinite: str = "stop",
+        resume: str | None = None,
         **others: Any,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name in options.NAMES}
@@ -110,9 +111,9 @@ class Trainer(Run):
         self._engine()
         self.loggers = parts.loggers(self.options)
         self.callbacks = parts.callbacks(self.options)
-        verify.callbacks(self.callbacks)
         parts.set_determinism(self.options)
         self._reset(None, None)
+        verify.callbacks(self.callbacks, self)
 
     def _engine(self) -> None:
         """Choose the devices, the strategy and the precision; nothing is started."""
