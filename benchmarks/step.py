@@ -1,7 +1,7 @@
 """Microseconds of one training step: a hand-written loop, Fulmen, and Fulmen with `self.log`.
 
-The model is as small as can be, so that what is left is the trainer itself. Each figure is the difference between a long
-and a short run, so that what happens once a run is left out; of several rounds, taken in turn, the best counts.
+The model is as small as can be, so that what is left is the trainer itself. Each figure is the difference between a
+long and a short run, so that what happens once a run is left out; of several rounds, taken in turn, the best counts.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ LAYERS = [
     {"compat"},
     {"demos", "trainer"},
     {"run"},
-    {"readout", "parts", "verify", "compiled"},
+    {"readout", "parts", "verify", "compiled", "slurm"},
     {"loop", "callbacks", "loggers"},
     {"module", "datamodule"},
     {"options", "hooks", "optim", "logs", "data", "combined", "loaders", "checkpoint"}
