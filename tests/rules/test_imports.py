@@ -18,12 +18,12 @@ LAYERS = [
     {"compat"},
     {"demos", "trainer"},
     {"run"},
-    {"readout", "parts", "verify", "compiled", "slurm"},
+    {"readout", "parts", "verify", "compiled"},
     {"loop", "callbacks", "loggers"},
     {"module", "datamodule"},
     {"options", "hooks", "optim", "logs", "data", "combined", "loaders", "checkpoint"}
     | {"summary", "introspection", "types", "states"},
-    {"strategy", "precision", "device", "callbacks.base", "lifecycle", "export"},
+    {"strategy", "slurm", "precision", "device", "callbacks.base", "lifecycle", "export"},
     {"values", "collection", "memory", "parameters", "flops", "signals", "loop.progress", "loop.guard"},
     {"tree", "seed", "warn", "errors", "__init__"},
 ]
