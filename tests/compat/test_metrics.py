@@ -7,7 +7,6 @@ import pickle
 import pytest
 import torch
 
-
 torchmetrics = pytest.importorskip("torchmetrics")
 
 from fulmen.compat import functional, metrics  # noqa: E402

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from fulmen.callbacks import Callback
+from fulmen.checkpoint import find
+from fulmen.checkpoint.files import is_remote
 from fulmen.combined import CombinedLoader
 from fulmen.parameters import grad_norm
 from fulmen.warn import warn_once
@@ -19,23 +21,27 @@ class Resume(Callback):
     def __init__(self, path: Any) -> None:
         self.path = path
         self.used = False
+        find.resolve = _resolve
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if self.used or stage == "predict":
-            return
-        self.used = stage == "fit"
-        if stage == "fit" and not str(self.path).startswith(("http", "s3:", "gs:")) and not os.path.exists(self.path):
+    def of_run(self, trainer: Any) -> Any:
+        """The path for this run of the trainer, None if it is not meant for it."""
+        if self.used or trainer.state.fn == "predict":
+            return None
+        self.used = trainer.state.fn == "fit"
+        if self.used and not is_remote(self.path) and not os.path.exists(self.path):
             warn_once(f"resume_from_checkpoint={str(self.path)!r} does not exist: training starts from scratch.")
-            return
-        resolve = type(trainer)._resolve.__get__(trainer)
-        # for this run only: what fit(ckpt_path=...) says goes first
-        trainer._resolve = lambda ckpt_path: resolve(self.path if ckpt_path is None else ckpt_path)
+            return None
+        return self.path
 
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        trainer.__dict__.pop("_resolve", None)
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        trainer.__dict__.pop("_resolve", None)
+_resolve_today = find.resolve
+
+
+def _resolve(trainer: Any, ckpt_path: Any) -> Any:
+    """Which file `ckpt_path` means, where a trainer may have been told at its making; what fit is told goes first."""
+    path = _resolve_today(trainer, ckpt_path)
+    resumes = [callback for callback in trainer.callbacks if isinstance(callback, Resume)]
+    return resumes[0].of_run(trainer) if path is ckpt_path is None and resumes else path
 
 
 class TrackGradNorm(Callback):

@@ -1,11 +1,318 @@
-"""Older signatures of hooks, adapted once, when the hook table is built."""
+"""Hooks by older names and with older signatures: turned into today's calls once, when the hook table is built.
+
+What the user's classes define decides; a class of today costs nothing here, and nothing below runs in a step that does
+not belong to an old hook. Three kinds: moments that have another name today (`MOMENTS`), hooks that got what the steps
+of an epoch returned (`ENDS`), functions that a step's output went through (`STEP_ENDS`). `adapt` is for hooks of
+today's name with arguments of another day. Where one of these names meant more than one thing, the oldest and longest
+meaning is taken: `on_epoch_start` and `on_epoch_end` run in training epochs only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import MethodType
 from typing import Any
 
+import torch
 
-def adapt(owner: object, name: str, hook: Callable[..., Any]) -> Callable[..., Any] | None:
-    """The hook as a call with today's arguments, or None if no era wrote it that way."""
-    return None
+from fulmen.callbacks.base import Callback
+from fulmen.compat import results
+from fulmen.hooks import CALLBACK_ONLY, SHARED, accepts, overrides, positional
+from fulmen.module import LightningModule
+from fulmen.warn import warn_once
+
+Call = Callable[..., Any]
+
+BEFORE, AFTER = "before", "after"
+CALLBACKS, MODULE, BOTH = (Callback,), (LightningModule,), (Callback, LightningModule)
+
+# An old name: the hook at whose moment it is called, on which side of it, and whose it was.
+MOMENTS: dict[str, tuple[str, str, tuple[type, ...]]] = {
+    "on_batch_start": ("on_train_batch_start", BEFORE, BOTH),
+    "on_batch_end": ("on_train_batch_end", AFTER, BOTH),
+    "on_epoch_start": ("on_train_epoch_start", BEFORE, BOTH),
+    "on_epoch_end": ("on_train_epoch_end", AFTER, BOTH),
+    "on_pretrain_routine_start": ("on_fit_start", AFTER, BOTH),
+    "on_pretrain_routine_end": ("on_fit_start", AFTER, BOTH),
+    "on_post_move_to_device": ("on_fit_start", BEFORE, MODULE),
+    "on_sanity_check_start": ("on_sanity_check_start", AFTER, MODULE),
+    "on_sanity_check_end": ("on_sanity_check_end", AFTER, MODULE),
+    "on_pre_performance_check": ("on_validation_start", BEFORE, MODULE),
+    "on_post_performance_check": ("on_validation_end", AFTER, MODULE),
+    "on_before_accelerator_backend_setup": ("setup", BEFORE, CALLBACKS),
+    "on_configure_sharded_model": ("configure_model", BEFORE, CALLBACKS),
+    "on_keyboard_interrupt": ("on_exception", AFTER, CALLBACKS),
+    "on_hpc_save": ("on_save_checkpoint", AFTER, MODULE),
+    "on_hpc_load": ("on_load_checkpoint", AFTER, MODULE),
+    "on_train_dataloader": ("module_setup", AFTER, MODULE),
+    "on_val_dataloader": ("module_setup", AFTER, MODULE),
+    "on_test_dataloader": ("module_setup", AFTER, MODULE),
+    "on_predict_dataloader": ("module_setup", AFTER, MODULE),
+}
+# Moments that are told apart by the last argument of today's hook.
+ONLY: dict[str, Call] = {
+    "on_keyboard_interrupt": lambda exception: isinstance(exception, KeyboardInterrupt),
+    "on_train_dataloader": lambda stage: stage == "fit",
+    "on_val_dataloader": lambda stage: stage in ("fit", "validate"),
+    "on_test_dataloader": lambda stage: stage == "test",
+    "on_predict_dataloader": lambda stage: stage == "predict",
+}
+# A hook that got the outputs of an epoch's steps, and the stage whose epoch it ends; the first that is there counts.
+ENDS = {
+    "training_epoch_end": "train", "validation_epoch_end": "validation", "validation_end": "validation",
+    "test_epoch_end": "test", "test_end": "test", "predict_epoch_end": "predict",
+}  # fmt: skip
+# A function that a step's output went through, and the step.
+STEP_ENDS = {
+    "training_step_end": "training_step", "training_end": "training_step", "validation_step_end": "validation_step",
+    "test_step_end": "test_step",
+}  # fmt: skip
+CONSTRUCTED = ("on_init_start", "on_init_end")
+KNOWN = {*MOMENTS, *ENDS, *STEP_ENDS, *CONSTRUCTED, "tng_dataloader", "tbptt_split_batch"}
+
+# Other names of an argument.
+SPELLINGS = {
+    "epoch": "current_epoch epoch_nb", "batch_idx": "batch_nb batch_i", "dataloader_idx": "dataloader_i unused",
+    "optimizer_idx": "optimizer_i opt_idx optimizer_index optimizer_nb", "optimizer_closure": "closure",
+}  # fmt: skip
+SPELLED = {old: name for name, olds in SPELLINGS.items() for old in olds.split()}
+
+# Older arguments of hooks (after trainer and pl_module), for signatures whose own names say nothing.
+SIGNATURES: dict[str, tuple[str, ...]] = {
+    "on_train_batch_start": ("batch batch_idx dataloader_idx",),
+    "on_train_batch_end": ("outputs batch batch_idx dataloader_idx",),
+    "on_before_optimizer_step": ("optimizer optimizer_idx",),
+    "optimizer_step": (
+        "epoch batch_idx optimizer optimizer_idx optimizer_closure on_tpu using_native_amp using_lbfgs",
+        "epoch batch_idx optimizer optimizer_idx optimizer_closure",
+    ),
+    "optimizer_zero_grad": ("epoch batch_idx optimizer optimizer_idx",),
+    "backward": ("loss optimizer optimizer_idx", "trainer loss optimizer optimizer_idx"),
+    "configure_gradient_clipping": ("optimizer optimizer_idx gradient_clip_val gradient_clip_algorithm",),
+    "lr_scheduler_step": ("scheduler optimizer_idx metric",),
+    **{f"on_{stage}_epoch_end": ("outputs",) for stage in ("train", "validation", "test", "predict")},
+}
+
+
+def knows(name: str) -> bool:
+    """Whether a method of this name was a hook once."""
+    return name in KNOWN
+
+
+def knows_step(name: str, parameters: list[str]) -> bool:
+    """Whether training_step asks for the index of an optimizer, or for the hidden state of a cut sequence."""
+    return name == "training_step" and any("opt" in more or "hidden" in more for more in parameters[2:])
+
+
+# ---- signatures of another day
+
+
+def adapt(owner: Any, name: str, hook: Call, given: tuple[str, ...]) -> Call | None:
+    """The hook as a call with the arguments `given`, or None where it takes them as they are, or none fits."""
+    first = 2 if given[:1] == ("trainer",) else 0
+    if name == "on_load_checkpoint" and first:
+        return _restoring(owner, hook)
+    today = list(given[first:])
+    wanted = _wanted(name, hook, first, today)
+    if wanted is None or (wanted == today and accepts(hook, len(given))):
+        return None
+    warn_once(f"{type(owner).__name__}.{name}({', '.join(positional(hook))}) is {name}({', '.join(given)}) today.")
+    if name == "optimizer_step":
+        from fulmen.compat.optimizers import adapt_step
+
+        return adapt_step(owner, hook, wanted)
+    return _by_name(owner, name, hook, given, wanted)
+
+
+def _wanted(name: str, hook: Call, first: int, today: list[str]) -> list[str] | None:
+    """What the hook's parameters after the `first` are meant for, by their names, else by their number."""
+    names = [SPELLED.get(one, one) for one in positional(hook)][first:]
+    known = next((i for i, one in enumerate(names) if one not in today and one not in SOURCES), len(names))
+    if accepts(hook, first + known) and known:
+        return names[:known]
+    if accepts(hook, first + len(today)):
+        return None
+    rows = [row.split() for row in (*SIGNATURES.get(name, ()), "")]
+    return next((row for row in rows if accepts(hook, first + len(row))), None)
+
+
+def _by_name(owner: Any, name: str, hook: Call, given: tuple[str, ...], wanted: list[str]) -> Call:
+    first = 2 if given[:1] == ("trainer",) else 0
+
+    def call(_: Any, *arguments: Any, **named: Any) -> Any:
+        values = dict(zip(given, arguments, strict=False)) | named
+        values.setdefault("trainer", getattr(owner, "trainer", None))
+        extra = (values[one] if one in values else SOURCES[one](name, values) for one in wanted)
+        return hook(*arguments[:first], *extra)
+
+    call.wanted = wanted  # type: ignore[attr-defined]
+    return MethodType(call, owner)
+
+
+def _restoring(callback: Any, hook: Call) -> Call | None:
+    """on_load_checkpoint as it got the callback's own state, which on_save_checkpoint had returned."""
+    names, today = positional(hook), accepts(hook, 3)
+    if today and not any("state" in name for name in names[2:3]):
+        return None
+    warn_once(f"{type(callback).__name__}.on_load_checkpoint({', '.join(names)}) is load_state_dict(state_dict) today.")
+
+    def call(_: Any, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        state = (checkpoint.get("callbacks") or {}).get(callback.state_key)
+        if state is not None:
+            hook(*(trainer, pl_module)[: 2 * today], state)
+
+    return MethodType(call, callback)
+
+
+def optimizer_index(values: dict[str, Any]) -> int:
+    """Position of the optimizer (or of the scheduler's) among the trainer's."""
+    optimizer = values["optimizer"] if "optimizer" in values else values["scheduler"].optimizer
+    bare = vars(optimizer).get("_optimizer", optimizer)
+    return next((i for i, one in enumerate(values["trainer"].optimizers) if one is bare), 0)
+
+
+# Arguments that hooks no longer get.
+SOURCES: dict[str, Call] = {
+    "trainer": lambda name, values: values["trainer"],
+    "optimizer": lambda name, values: values["trainer"].step.optimizer,
+    "optimizer_idx": lambda name, values: optimizer_index(
+        {"optimizer": values["trainer"].step.optimizer, **values} if "scheduler" not in values else values
+    ),
+    "dataloader_idx": lambda name, values: 0,
+    "outputs": lambda name, values: values["trainer"].__dict__["_outputs"][name.split("_")[1]].gathered(),
+    "use_amp": lambda name, values: values["trainer"].precision_plugin.autocasts,
+    "using_native_amp": lambda name, values: values["trainer"].precision_plugin.autocasts,
+    "using_lbfgs": lambda name, values: isinstance(values["optimizer"], torch.optim.LBFGS),
+    "on_tpu": lambda name, values: False,
+    "second_order_closure": lambda name, values: None,
+}
+
+
+# ---- names of another day
+
+
+def complete(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, callbacks: Sequence[Any]) -> None:
+    """Put into the table what the classes of the module and the callbacks define under older names."""
+    for name, (key, side, owners) in MOMENTS.items():
+        late: list[Call] = []
+        early: list[Call] = []
+        for owner in (*callbacks, module):
+            base = LightningModule if owner is module else Callback
+            if base in owners and overrides(owner, name, base):
+                # -1 from the module's on_batch_start ends the epoch, which the loop believes of the last hook only
+                found = late if side == AFTER or (owner is module and name == "on_batch_start") else early
+                found.append(_moment(owner, name, key, () if owner is module else (trainer, module)))
+        calls[key] = (*early, *calls[key], *late)
+    followed = _follow_steps(module)
+    ends = _epoch_ends(calls, trainer, module)
+    if followed or ends:
+        followed |= {"configure_optimizers": (results.then_monitored,)}
+    undo = [results.follow(module, name, after) for name, after in followed.items()]
+    if undo:
+        calls["module_teardown"] += tuple(undo)
+        calls["on_exception"] += tuple(undo)
+    _fill_bar(trainer, module)
+
+
+def _moment(owner: Any, name: str, key: str, before: tuple[Any, ...]) -> Call:
+    """The old hook as a call with the arguments of today's `key`, of which it gets as many as it takes."""
+    hook, only = getattr(owner, name), ONLY.get(name)
+    most = len((SHARED | CALLBACK_ONLY).get(key, ("stage",) * key.endswith("setup")))
+    count = next((n for n in range(len(before) + most, -1, -1) if accepts(hook, n)), 0)
+    today = "callbacks' and on_fit_start" if key == "module_setup" else key
+    warn_once(f"{type(owner).__name__}.{name} is {today} today.")
+
+    def call(_: Any, *arguments: Any) -> Any:
+        if only is None or only(arguments[-1]):
+            return hook(*(*before, *arguments)[:count])
+        return None
+
+    return MethodType(call, owner)
+
+
+def _follow_steps(module: Any) -> dict[str, tuple[Call, ...]]:
+    """What the output of each step goes through."""
+    found: dict[str, tuple[Call, ...]] = {}
+    for name, step in STEP_ENDS.items():
+        if overrides(module, name, LightningModule):
+            warn_once(f"{type(module).__name__}.{name} is part of {step} today.")
+            found[step] = (*found.get(step, ()), getattr(module, name))
+    if mentions(module, "EvalResult", "TrainResult"):
+        for step in ("training_step", "validation_step", "test_step"):
+            found[step] = (*found.get(step, ()), partial(results.flush, module))
+    return found
+
+
+def _epoch_ends(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any) -> bool:
+    """Gather the outputs of the stages whose end has a hook that wants them."""
+    ends: dict[str, str] = {}
+    for name, stage in ENDS.items():
+        if overrides(module, name, LightningModule):
+            ends.setdefault(stage, name)
+    trainer.__dict__["_outputs"] = gathered = {}
+    for stage in set(ENDS.values()):
+        start, batch, end = (f"on_{stage}_{when}" for when in ("epoch_start", "batch_end", "epoch_end"))
+        if stage not in ends and not any("outputs" in asked_for(hook) for hook in calls[end]):
+            continue
+        outputs = gathered[stage] = results.Outputs(trainer, stage)
+        calls[start] = (outputs.clear, *calls[start])
+        calls[batch] = (outputs.add, *calls[batch])
+        calls[end] = (*calls[end], outputs.clear)
+        if stage in ends:
+            warn_once(
+                f"{type(module).__name__}.{ends[stage]}(outputs) is on_{stage}_epoch_end() today, which logs with self.log "
+                "and keeps what it needs of the steps itself."
+            )
+            calls[end] = (partial(results.end_epoch, module, getattr(module, ends[stage]), outputs), *calls[end])
+    return bool(ends)
+
+
+def asked_for(hook: Any) -> Sequence[str]:
+    """Names of the arguments that an adapted hook gets, () for others."""
+    bound = getattr(hook, "func", hook)
+    return getattr(getattr(bound, "__func__", bound), "wanted", ())
+
+
+def mentions(module: Any, *names: str) -> bool:
+    """Whether the code of the module's class names any of these."""
+    classes = [c for c in type(module).__mro__ if c not in LightningModule.__mro__]
+    functions = [v for c in classes for v in vars(c).values() if inspect.isfunction(v)]
+    return any(name in function.__code__.co_names for function in functions for name in names)
+
+
+def _fill_bar(trainer: Any, module: Any) -> None:
+    """get_progress_bar_dict, get_tqdm_dict: the module says what the bar shows beside its metrics."""
+    for name in ("get_progress_bar_dict", "get_tqdm_dict"):
+        if trainer.progress_bar_callback is not None and overrides(module, name, LightningModule):
+            warn_once(f"{type(module).__name__}.{name} is get_metrics of a ProgressBar callback today.")
+            shown = getattr(module, name)
+            trainer.progress_bar_callback.get_metrics = lambda trainer, _: {**shown(), **trainer.progress_bar_metrics}
+
+
+# ---- outside of the table
+
+
+def constructed(trainer: Any, callback: Any) -> None:
+    """A Trainer was made: on_init_start and on_init_end of its callbacks."""
+    for name in CONSTRUCTED:
+        if overrides(callback, name, Callback):
+            warn_once(f"{type(callback).__name__}.{name} is setup today.")
+            getattr(callback, name)(trainer)
+
+
+def find_loader(source: Any, module: Any) -> None:
+    """tng_dataloader, where there is no train_dataloader."""
+    if overrides(module, "tng_dataloader", LightningModule):
+        warn_once(f"{type(module).__name__}.tng_dataloader is train_dataloader today.")
+        source.owner, source.hook = module, "tng_dataloader"
+
+
+def keep_state(checkpoint: dict[str, Any], hook: Any, returned: Any) -> None:
+    """What a callback's on_save_checkpoint returned is its state."""
+    callback = getattr(getattr(hook, "func", hook), "__self__", None)
+    if isinstance(callback, Callback) and returned is not checkpoint:
+        states = checkpoint.setdefault("callbacks", {})
+        known = states.get(callback.state_key)
+        states[callback.state_key] = {**known, **returned} if known else returned
