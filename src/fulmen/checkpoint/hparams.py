@@ -101,6 +101,11 @@ class HyperparametersMixin:
 
     @hparams.setter
     def hparams(self, value: Any) -> None:
+        """An argument of `__init__` that has items is kept as `save_hyperparameters(argument)` does; nothing else."""
+        frame = inspect.currentframe()
+        if _items(value) is not None and any(value is given for given in _init_arguments(self, frame).values()):
+            self.save_hyperparameters(value, frame=frame)
+            return
         raise AttributeError(
             "self.hparams cannot be assigned. Call self.save_hyperparameters(...) in __init__, with a dict if the "
             "values are no arguments of it, or change single items: self.hparams['name'] = value."
@@ -287,7 +292,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Any], strict: bool, na
     try:
         missing, unexpected = module.load_state_dict(weights, strict=False) or ((), ())
     except RuntimeError as error:  # shapes that differ
-        raise ForeignCheckpoint(f"{name} holds the weights of another model. {error}") from error
+        raise ForeignCheckpoint(f"{name} holds the weights of another model. {' '.join(str(error).split())}") from error
     parts = [
         f"{word} keys: {_listed(keys)}." for word, keys in (("Missing", missing), ("Unexpected", unexpected)) if keys
     ]
