@@ -31,6 +31,7 @@ fulmen.compat.functions   auto_move_data data_loader load get_filesystem distrib
                           _flatten_dict _get_default_scheduler_config
 fulmen.compat.loggers     LoggerCollection TestTubeLogger
 fulmen.compat.names       VERSION
+fulmen.compat.results     EvalResult TrainResult
 fulmen.demos              BoringModel ManualOptimBoringModel BoringDataModule BoringDataModuleNoLen DemoModel
                           IterableBoringDataModule RandomDataset RandomDictDataset RandomIterableDataset
                           RandomIterableDatasetWithLen
@@ -66,7 +67,7 @@ fulmen.warn               rank_zero_only rank_zero_info rank_zero_warn rank_zero
 
 PATHS = """
 .  0.5  -  Trainer LightningModule LightningDataModule Callback seed_everything __version__=VERSION _logger=log
-           data_loader
+           data_loader EvalResult TrainResult
 __about__  0.5  -  __version__=VERSION
 accelerators  1.0  -  Accelerator CPUAccelerator CUDAAccelerator MPSAccelerator AcceleratorRegistry
               find_usable_cuda_devices GPUAccelerator=CUDAAccelerator ACCELERATOR_REGISTRY=AcceleratorRegistry
@@ -111,6 +112,7 @@ core.module  1.7  -  LightningModule
 core.optimizer  1.1  -  LightningOptimizer
 core.root_module  0.6  0.8  LightningModule
 core.saving  0.7  -  load_hparams_from_yaml save_hparams_to_yaml
+core.step_result  0.9  1.4  EvalResult TrainResult
 demos  1.5  -  BoringModel BoringDataModule DemoModel
 demos.boring_classes  1.7  -  BoringModel ManualOptimBoringModel BoringDataModule BoringDataModuleNoLen DemoModel
                      IterableBoringDataModule RandomDataset RandomDictDataset RandomIterableDataset
@@ -243,7 +245,6 @@ DataParallel: DataParallelPlugin DataParallelStrategy
 TPUs: accelerators.tpu accelerators.xla utilities.xla_device TPUAccelerator XLAAccelerator
     XLADeviceUtils XLAStrategy TPUSpawnStrategy SingleTPUStrategy XLAPrecision
 Fabric: lite fabric.fabric fabric.wrappers Fabric LightningLite is_wrapped
-steps' results as objects: core.step_result EvalResult TrainResult
 more cluster environments: LSFEnvironment MPIEnvironment XLAEnvironment
 checkpoint plugins: plugins.io plugins.io.checkpoint_plugin plugins.io.torch_plugin plugins.io.async_plugin
     CheckpointIO TorchCheckpointIO AsyncCheckpointIO
