@@ -464,6 +464,27 @@ def test_automatic_optimization_of_the_trainer():
     assert trainer.global_step == 2
 
 
+def test_truncated_bptt_steps_cuts_sequences_and_steps_after_each_part():
+    class Recurrent(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def training_step(self, batch, batch_idx, hiddens):
+            self.seen.append((tuple(batch.shape), None if hiddens is None else hiddens.item()))
+            return {"loss": self.step(batch), "hiddens": torch.tensor(float(len(self.seen)))}
+
+    model = Recurrent()
+    steps = []
+    model.on_before_optimizer_step = lambda optimizer: steps.append(optimizer)
+    trainer = quiet("self.truncated_bptt_steps = 2", truncated_bptt_steps=2, limit_train_batches=1, limit_val_batches=0)
+    trainer.fit(model, DataLoader(torch.randn(1, 5, 32)))
+
+    assert model.seen == [((1, 2, 32), None), ((1, 2, 32), 1.0), ((1, 1, 32), 2.0)]
+    assert len(steps) == 3
+    assert trainer.global_step == 1
+
+
 def test_prepare_data_per_node():
     assert quiet("can be left out", prepare_data_per_node=True)
     L.Trainer(**QUIET, **SMALL, prepare_data_per_node=False)  # on one node the same

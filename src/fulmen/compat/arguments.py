@@ -140,6 +140,11 @@ def _later(part: str) -> Rule:
     return rule
 
 
+def _of_the_module(translation: Translation, name: str, value: Any) -> None:
+    translation.added.append(then.OfTheModule(name, value))
+    translation.say(name, f"self.{name} = {value!r} in the module")
+
+
 def _switch_or_callback(now: str, default: Callable[[], Any] | None = None) -> Rule:
     """The rule of an argument that took a bool or the callback itself."""
 
@@ -223,9 +228,7 @@ RULES: dict[str, tuple[Any, ...]] = {
     ),
     "amp_backend": (_nothing, ANY),  # mixed precision is torch's own
     "amp_level": (_nothing, ANY),
-    "automatic_optimization": (
-        _callback("self.automatic_optimization=False in the module", lambda _: then.ManualOptimization()), None, True
-    ),
+    "automatic_optimization": (_of_the_module, None, True),
     "auto_lr_find": (_later("the tuner"),),
     "auto_scale_batch_size": (_later("the tuner"),),
     "checkpoint_callback": (_switch_or_callback("enable_checkpointing"), None),
@@ -264,7 +267,7 @@ RULES: dict[str, tuple[Any, ...]] = {
     "test_percent_check": (_renamed("limit_test_batches", float), None),
     "track_grad_norm": (_callback("self.log_dict(grad_norm(self, norm_type=...))", then.TrackGradNorm), None, -1),
     "train_percent_check": (_renamed("limit_train_batches", float), None),
-    "truncated_bptt_steps": (_later("truncated backpropagation through time"), None, 0),
+    "truncated_bptt_steps": (_of_the_module, None, 0),
     "use_amp": (_renamed("precision", lambda _: "16-mixed"),),
     "val_percent_check": (_renamed("limit_val_batches", float), None),
     "weights_save_path": (_callback("ModelCheckpoint(dirpath=...)", then.WeightsFolder),),

@@ -122,8 +122,15 @@ class LoaderMode(Callback):
         return CombinedLoader(loaders, self.mode) if isinstance(loaders, (dict, list, tuple)) else loaders
 
 
-class ManualOptimization(Callback):
-    """automatic_optimization=False as an argument of the Trainer."""
+class OfTheModule(Callback):
+    """An argument that is an attribute of the module today."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.name, self.value = name, value
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__qualname__}.{self.name}"
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        pl_module.automatic_optimization = False
+        setattr(pl_module, self.name, self.value)
