@@ -27,6 +27,9 @@ class LightningDataModule(HyperparametersMixin, DataHooks):
     trainer.fit(model, datamodule=Digits())
     """
 
+    CHECKPOINT_HYPER_PARAMS_KEY = "datamodule_hyper_parameters"
+    CHECKPOINT_HYPER_PARAMS_NAME = "datamodule_hparams_name"
+    CHECKPOINT_HYPER_PARAMS_TYPE = "datamodule_hparams_type"
     name: str | None = None
     prepare_data_per_node = True
     allow_zero_length_dataloader_with_multiple_devices = False

@@ -67,7 +67,7 @@ class Slot:
         self.prog_bar, self.logger = prog_bar, True if logger is None else logger
         self.on_step = phase.on_step if on_step is None else on_step
         self.on_epoch = phase.on_epoch if on_epoch is None else on_epoch
-        self.op, self.sync, self.graph = FUNCTIONS.get(op, op), sync and store.strategy.world_size > 1, graph
+        self.op, self.sync, self.graph = operation(op), sync and store.strategy.world_size > 1, graph
         self.metric_attribute = metric_attribute
         self.dtype = torch.float32
         self.last: Any = None
@@ -119,11 +119,13 @@ class Slot:
         self.last = self.total = None
         self.weight = 0
 
-    def state(self) -> dict[str, Any]:
-        return {"last": self.last, "total": self.total, "weight": self.weight}
+    def state(self, names: dict[int, str]) -> dict[str, Any]:
+        kept = {"last": self.last, "total": self.total, "weight": self.weight, "double": self.dtype is torch.float64}
+        return {**kept, "rule": list(self.rule), "metric": None}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, Any], metric: Any) -> None:
         self.last, self.total, self.weight = state["last"], state["total"], state["weight"]
+        self.dtype = torch.float64 if state["double"] else torch.float32
 
 
 class FoldSlot(Slot):
@@ -170,13 +172,19 @@ class MetricSlot(Slot):
             cached = value._forward_cache
             self.last = value.compute() if cached is None else cached
 
+    def state(self, names: dict[int, str]) -> dict[str, Any]:
+        return {**super().state(names), "metric": names.get(id(self.metric), "")}
+
+    def load(self, state: dict[str, Any], metric: Any) -> None:
+        super().load(state, metric)
+        self.metric = metric
+
     def epoch_value(self) -> Any:
         return self.metric.compute() if self.on_epoch and self.metric.update_called else None
 
     def clear(self) -> None:
         self.last = None
-        if self.on_epoch:
-            self.metric.reset()
+        self.metric.reset()
 
 
 class LogStore:
@@ -195,6 +203,7 @@ class LogStore:
         self.callback: dict[str, Any] = {}
         self.logged: dict[str, Any] = {}
         self.bar: dict[str, Any] = {}
+        self.older: dict[str, Any] = {}  # training values that a validation under the same name came after
         self._sized: Any = None
         self._size = 1
 
@@ -225,7 +234,7 @@ class LogStore:
                 f"self.log({name!r}, add_dataloader_idx=False) was called for several dataloaders, whose values would be "
                 "mixed; leave add_dataloader_idx at True, or log each loader under its own name."
             )
-        kind = _slot_class(value, FUNCTIONS.get(rule[4], rule[4]))
+        kind = _slot_class(value, rule[4])
         key = name
         if self.loader_idx is not None and rule[6]:
             key = f"{name}{LOADER_SUFFIX}{self.loader_idx}"
@@ -250,7 +259,7 @@ class LogStore:
                 f"self.log({name!r}, ...): names with {LOADER_SUFFIX!r} are reserved; leave the suffix out, it is added."
             )
         check_value(name, value)
-        op = FUNCTIONS.get(rule[4], rule[4])
+        op = operation(rule[4])
         if not callable(op) and op not in REDUCTIONS:
             raise MisconfigurationException(
                 f"self.log({name!r}, reduce_fx={op!r}): choose from {REDUCTIONS} or a function."
@@ -341,7 +350,9 @@ class LogStore:
             if phase is TRAIN_BATCH:
                 for slot in table.values():
                     if slot.last is not None and slot.on_step:
-                        found[slot.name] = found[slot.step_name] = slot.typed(slot.last)
+                        found[slot.step_name] = value = slot.typed(slot.last)
+                        if self.older.get(slot.name) is not slot.last:
+                            found[slot.name] = value
         for slot, value in self._epoch_values(self.ending):
             found[slot.name] = found[slot.epoch_name] = value
         return {name: as_tensor(value) for name, value in found.items()}
@@ -377,15 +388,21 @@ class LogStore:
         self.ending = None
         row: dict[str, Any] = {}
         for slot in slots:
-            if slot.on_step and slot.last is not None:
+            if slot.on_step and slot.last is not None and self.older.get(slot.name) is not slot.last:
                 self._publish(slot, slot.step_name, slot.typed(slot.last), callback=stage == "train")
         for slot, value in self._epoch_values(stage):
             self._publish(slot, slot.epoch_name, value, callback=True)
             if slot.logger:
                 row[slot.epoch_name] = value
-        for slot in slots:
-            slot.clear()
+        if stage != "train":
+            published = {s.name for s in slots}
+            self.older = {s.name: s.last for s in self._slots_of("train") if s.name in published}
         return row
+
+    def clear(self, stage: str) -> None:
+        """Start the sums of a stage anew, and reset its torchmetrics objects."""
+        for slot in self._slots_of(stage):
+            slot.clear()
 
     def _publish(self, slot: Slot, name: str, value: Any, callback: bool) -> None:
         if callback:
@@ -421,39 +438,38 @@ class LogStore:
 
     # ---- state
 
-    def state(self) -> dict[str, Any]:
-        """What the open epoch has gathered so far, by (stage, per batch, loader) and name; plain data."""
+    def state(self, names: dict[int, str]) -> dict[str, Any]:
+        """What the open epoch has gathered so far, as plain data; `names` are those of torchmetrics objects, by id."""
         tables = [
-            {"stage": phase.stage, "per_batch": phase.per_batch, "loader": idx,
-             "slots": {n: s.state() for n, s in table.items() if not isinstance(s, MetricSlot)}}
-            for (phase, idx), table in self.tables.items() if phase.stage == "train"
-        ]  # fmt: skip
+            {"per_batch": phase.per_batch, "slots": {n: s.state(names) for n, s in table.items() if not callable(s.op)}}
+            for (phase, _), table in self.tables.items()
+            if phase.stage == "train"
+        ]
         return {"tables": tables, "callback": dict(self.callback), "logged": dict(self.logged), "bar": dict(self.bar)}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Put a state back; slots take theirs when their call site logs for the first time."""
+    def load(self, state: dict[str, Any], metrics: dict[str, Any]) -> None:
+        """Put a state back; `metrics` are the module's torchmetrics objects by name."""
         self.callback, self.logged, self.bar = dict(state["callback"]), dict(state["logged"]), dict(state["bar"])
         for table in state["tables"]:
-            phase = PHASES[table["stage"]][0 if table["per_batch"] else 1]
-            waiting = Waiting(self, phase, table["slots"])
-            self.tables[phase, table["loader"]] = waiting
+            self.enter(TRAIN_BATCH if table["per_batch"] else TRAIN_EPOCH)
+            for name, held in table["slots"].items():
+                metric = metrics.get(held["metric"])
+                if (metric is None) == (held["metric"] is None):
+                    slot = _slot_class(metric, held["rule"][4])(name, tuple(held["rule"]), self)
+                    slot.load(held, metric)
+                    self.slots[name] = slot
+        self.enter(None)
 
 
-class Waiting(dict[str, Slot]):
-    """A table whose slots, when opened, take up the sums that a checkpoint held for them."""
-
-    def __init__(self, store: LogStore, phase: Phase, states: dict[str, Any]) -> None:
-        super().__init__()
-        self.states = states
-
-    def __setitem__(self, name: str, slot: Slot) -> None:
-        state = self.states.pop(name, None)
-        if state is not None and not isinstance(slot, MetricSlot):
-            slot.load(state)
-        super().__setitem__(name, slot)
+def operation(reduce_fx: Any) -> Any:
+    """The reduction's word, or the function itself where it is none of the known ones."""
+    if isinstance(reduce_fx, str):
+        return "mean" if reduce_fx.lower() == "avg" else reduce_fx.lower()
+    return FUNCTIONS.get(reduce_fx, reduce_fx)
 
 
-def _slot_class(value: Any, op: Any) -> type[Slot]:
+def _slot_class(value: Any, reduce_fx: Any) -> type[Slot]:
+    op = operation(reduce_fx)
     if is_metric(value):
         return MetricSlot
     if callable(op):

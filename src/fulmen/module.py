@@ -325,9 +325,11 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
     ) -> None:
         """Clip the gradients of the optimizer's parameters, by "norm" (the default) or "value"."""
         value = self._agreed("gradient_clip_val", gradient_clip_val)
-        algorithm = self._agreed("gradient_clip_algorithm", gradient_clip_algorithm) or "norm"
+        algorithm = str(self._agreed("gradient_clip_algorithm", gradient_clip_algorithm) or "norm").lower()
+        if algorithm not in ("norm", "value"):
+            raise ValueError(f"gradient_clip_algorithm={algorithm!r} is not valid: allowed are 'norm' and 'value'.")
         if value and value > 0:
-            self.trainer.strategy.clip(parameters(optimizer), value, str(algorithm).lower())
+            self.trainer.strategy.clip(parameters(optimizer), value, algorithm)
 
     def _agreed(self, name: str, given: Any) -> Any:
         """A setting that the module and the Trainer may both make, but not differently."""

@@ -54,7 +54,7 @@ def build(module: LightningModule) -> tuple[list[Optimizer], list[LRSchedulerCon
         raise MisconfigurationException(f"configure_optimizers returned schedulers but no optimizer; {FORMS}.")
     _check_ownership(module, optimizers)
     for config in configs:
-        _check_config(config)
+        _check_config(config, optimizers)
     return [_bare(o) for o in optimizers], configs, frequencies
 
 
@@ -124,7 +124,13 @@ def _config(given: Any, monitor: str | None) -> LRSchedulerConfig:
     return config
 
 
-def _check_config(config: LRSchedulerConfig) -> None:
+def _check_config(config: LRSchedulerConfig, optimizers: list[Any]) -> None:
+    held = getattr(config.scheduler, "optimizer", None)
+    if isinstance(held, Optimizer) and not any(_bare(optimizer) is _bare(held) for optimizer in optimizers):
+        raise MisconfigurationException(
+            f"configure_optimizers returned a {type(config.scheduler).__name__} of an optimizer that it did not return; "
+            "return both."
+        )
     if config.interval not in ("step", "epoch"):
         hint = nearest(config.interval, ("step", "epoch"))
         raise MisconfigurationException(f"lr_scheduler interval={config.interval!r} must be 'step' or 'epoch'.{hint}")
@@ -175,7 +181,9 @@ class LightningOptimizer:
         return type(self._optimizer)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_optimizer"], name)
+        if "_optimizer" not in self.__dict__:  # while it is copied
+            raise AttributeError(name)
+        return getattr(self._optimizer, name)
 
     def __repr__(self) -> str:
         return repr(self._optimizer)

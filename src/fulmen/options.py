@@ -287,7 +287,7 @@ def _fast_dev_run(options: Options) -> Options:
     rank_zero_info(f"fast_dev_run: {count} batch(es) of each loop, no logger, no checkpoint.")
     return replace(
         options, max_steps=count, max_epochs=1, num_sanity_val_steps=0, val_check_interval=1.0, check_val_every_n_epoch=1,
-        enable_checkpointing=False, **dict.fromkeys(LIMITS, count),
+        **dict.fromkeys(LIMITS, count),
     )  # fmt: skip
 
 

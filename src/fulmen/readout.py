@@ -317,6 +317,16 @@ class Readout:
         return next((callback for callback in self.callbacks if hasattr(callback, "total_train_batches")), None)
 
     @property
+    def val_check_batch(self) -> int | float | None:
+        """Training batches from one validation to the next; None where a clock decides."""
+        loop = self.train_loop
+        return None if loop is None or loop.interval_s is not None else loop.val_batches
+
+    @property
+    def predict_loop(self) -> PredictLoop | None:
+        return self.prediction
+
+    @property
     def fit_loop(self) -> Any:
         """The training loop; raise its max_epochs or max_steps to go on with another fit of the same module."""
         return self.train_loop

@@ -50,7 +50,7 @@ class Run(Readout):
         self.signals = Signals(self._ask_to_stop)
 
     def _start(self, fn: TrainerFn, module: LightningModule, datamodule: Any) -> None:
-        self._previous = self.train_loop if self._module is module else None
+        self._previous, self._again = self.train_loop, self._module is module
         self._reset(module, datamodule)
         stages = {TrainerFn.FITTING: RunningStage.TRAINING}
         self.state = TrainerState(TrainerStatus.RUNNING, fn, stages.get(fn) or RunningStage(fn.value))
@@ -159,7 +159,7 @@ class Run(Readout):
         assert self.evaluation is not None
         loop = self.train_loop = TrainLoop(self, self.sources["train"], self.evaluation, self.progress)
         if self._previous is not None:
-            loop.follow(self._previous)
+            loop.follow(self._previous, self._again)
         self._optimizers, self._scheduler_configs, frequencies = optim.build(module)
         self.strategy.setup_optimizers(self._optimizers)
         kind: Any = AutomaticStep if module.automatic_optimization else ManualStep
@@ -172,7 +172,8 @@ class Run(Readout):
         self.step.nonfinite = self.options.nonfinite
         self.step.attach(self.hooks)
         own = self.hooks.lr_scheduler_step
-        schedulers = optim.Schedulers(self._scheduler_configs, own[0] if own else None, lambda: self.callback_metrics)
+        configs = self._scheduler_configs if module.automatic_optimization else []
+        schedulers = optim.Schedulers(configs, own[0] if own else None, lambda: self.callback_metrics)
         loop.take(self.step, schedulers)
 
     def _merge_callbacks(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
     """The checkpoint of this moment; every rank must call it."""
     module, datamodule = trainer.lightning_module, trainer.datamodule
-    if trainer.training and trainer.options.nonfinite != "warn":
+    if trainer.state.fn == "fit" and trainer.options.nonfinite != "warn":
         check_weights(module, "saving a checkpoint")
     checkpoint: dict[str, Any] = {
         "epoch": trainer.current_epoch,
@@ -50,7 +50,11 @@ def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
             checkpoint[type(datamodule).__qualname__] = state
     if not weights_only:
         for hook in trainer.hooks.on_save_checkpoint:
-            hook(checkpoint)
+            returned = hook(checkpoint)
+            if returned is not None:
+                from fulmen.compat.hooks import keep_state
+
+                keep_state(checkpoint, hook, returned)
     else:
         module.on_save_checkpoint(checkpoint)
     return checkpoint
@@ -58,7 +62,9 @@ def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
 
 def _exact(trainer: Trainer) -> dict[str, Any]:
     """What lets a run go on bit for bit, of every rank."""
-    own: dict[str, Any] = {"logs": trainer.logs.state(), "metrics": _metric_states(trainer.lightning_module)}
+    module = trainer.lightning_module
+    names = {id(metric): name for name, metric in _metrics(module).items()}
+    own: dict[str, Any] = {"logs": trainer.logs.state(names), "metrics": _metric_states(module)}
     loop = trainer.train_loop
     if loop is not None:
         own["loop"] = loop.state_dict()
@@ -111,8 +117,9 @@ def restore_module(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> N
 
 def restore_callbacks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     states = checkpoint.get("callbacks") or {}
-    for callback in trainer.callbacks:
-        callback.on_load_checkpoint(trainer, trainer.lightning_module, checkpoint)
+    for hook in trainer.hooks.on_load_checkpoint:
+        if getattr(hook, "__self__", None) is not trainer.lightning_module:  # its own ran before its weights came
+            hook(checkpoint)
     for callback in trainer.callbacks:
         state = states.get(callback.state_key)
         if state:
@@ -170,9 +177,9 @@ def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
             f"The checkpoint was taken in current_epoch={loop.progress.epoch}, but max_epochs={loop.max_epochs}; set max_epochs "
             "higher to go on."
         )
-    if "logs" in state:
-        trainer.logs.load(state["logs"])
     metrics = _metrics(trainer.lightning_module)
+    if "logs" in state:
+        trainer.logs.load(state["logs"], metrics)
     for name, values in state.get("metrics", {}).items():
         if name in metrics:
             _load_metric(metrics[name], values)

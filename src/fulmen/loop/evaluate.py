@@ -71,13 +71,15 @@ class EvaluateLoop:
                     category=PossibleUserWarning,
                 )
         self.takes = check_step(self.module, f"{self.stage}_step")
-        if len(self.counts) > 1 and self.takes not in ("dataloader_idx", "dataloader_idx_only", "iterator"):
+        if len(self.counts) > 1 and "dataloader_idx" not in self.takes and self.takes != "iterator":
             raise MisconfigurationException(
                 f"{type(self.module).__name__}.{self.stage}_step is given batches of {len(self.counts)} dataloaders: add the "
                 "argument dataloader_idx to its signature, (self, batch, batch_idx, dataloader_idx=0)."
             )
 
     def run(self) -> list[dict[str, float]]:
+        if not any(self.counts) and self.source.loaded:
+            return []
         self.run_epoch()
         self.end()
         return self.results
@@ -94,6 +96,7 @@ class EvaluateLoop:
             self.load_data()
         hooks = trainer.hooks
         batch_phase, epoch_phase = PHASES[self.stage]
+        logs.enter(None)
         self._mode(f"on_{self.stage}_model_eval", train=False)
         with self.context():
             logs.enter(epoch_phase)
@@ -126,12 +129,13 @@ class EvaluateLoop:
         if not self.sanity:
             step = trainer.progress.stepped - (1 if self.inside_fit else 0)
             rows.write(trainer.loggers, self.row, step, trainer.current_epoch)
+        trainer.logs.enter(None)
         with self.context():
             for hook in getattr(trainer.hooks, f"on_{self.stage}_end"):
                 hook()
             for hook in trainer.hooks.late_validation_end if self.stage == "validation" else ():
                 hook()
-        trainer.logs.enter(None)
+        trainer.logs.clear(self.stage)
         self._mode(f"on_{self.stage}_model_train", train=True)
         self.fetch = None
 
@@ -158,13 +162,13 @@ class EvaluateLoop:
         batch_start, batch_end = getattr(hooks, f"on_{stage}_batch_start"), getattr(hooks, f"on_{stage}_batch_end")
         if self.takes == "iterator":
             return self._run_iterator(fetch)
-        run_step = step_call(trainer, f"{stage}_step", self.takes, loader_idx)
+        run_step, takes_loader = step_call(trainer, f"{stage}_step", self.takes, several=len(self.counts) > 1)
         for idx, batch in enumerate(fetch):
             self.batch_idx = idx
             logs.batch = batch
             for hook in batch_start:
                 hook(batch, idx, loader_idx)
-            output = run_step(batch, idx, loader_idx)
+            output = run_step(batch, idx, loader_idx) if takes_loader else run_step(batch, idx)
             for hook in batch_end:
                 hook(output, batch, idx, loader_idx)
             if logs.unsynced:
@@ -177,10 +181,18 @@ class EvaluateLoop:
         return None
 
     def _run_iterator(self, fetch: Fetch) -> None:
+        hooks, logs, loader_idx = self.trainer.hooks, self.trainer.logs, self.loader_idx
+        batch_start = getattr(hooks, f"on_{self.stage}_batch_start")
+        batch_end = getattr(hooks, f"on_{self.stage}_batch_end")
         step = getattr(self.module, f"{self.stage}_step")
-        pull = Pull(iter(fetch))
+        pull = Pull(iter(fetch), loader_idx=loader_idx)
         while not fetch.is_last and fetch.total > 0:
-            step(pull)
+            for hook in batch_start:
+                hook(pull.batch, pull.batch_idx, loader_idx)
+            output = step(pull)
+            logs.batch = pull.batch
+            for hook in batch_end:
+                hook(output, pull.batch, pull.batch_idx - 1, loader_idx)
 
     def write_step_row(self) -> None:
         if not self.sanity:
@@ -188,25 +200,23 @@ class EvaluateLoop:
             rows.write(self.trainer.loggers, values, self.done[self.loader_idx], None)
 
 
-def step_call(trainer: Trainer, name: str, takes: str, loader_idx: int) -> Callable[..., Any]:
-    """The module's step as a function of (batch, batch_idx, dataloader_idx), as few frames deep as its signature allows."""
-    module, precision = trainer.lightning_module, trainer.precision_plugin
-    step = getattr(module, name)
-    if takes == "dataloader_idx" and not precision.autocasts:
-        return step
-
-    def run(batch: Any, batch_idx: int, dataloader_idx: int) -> Any:
-        if takes == "batch_idx":
-            return step(batch, batch_idx)
-        if takes == "batch":
-            return step(batch)
-        return step(batch, dataloader_idx) if takes == "dataloader_idx_only" else step(batch, batch_idx, dataloader_idx)
-
+def step_call(trainer: Trainer, name: str, takes: str, several: bool) -> tuple[Callable[..., Any], bool]:
+    """The step as a call with (batch, batch_idx), or, if the second value says so, with dataloader_idx too."""
+    precision, step = trainer.precision_plugin, getattr(trainer.lightning_module, name)
+    takes_loader = takes == "dataloader_idx" or (
+        several and takes in ("optional_dataloader_idx", "dataloader_idx_only")
+    )
+    if takes == "batch":
+        adapted: Callable[..., Any] = lambda batch, batch_idx: step(batch)  # noqa: E731
+    elif takes == "dataloader_idx_only":
+        adapted = lambda batch, batch_idx, dataloader_idx=0: step(batch, dataloader_idx)  # noqa: E731
+    else:
+        adapted = step
     if not precision.autocasts:
-        return run
+        return adapted, takes_loader
 
-    def run_autocast(batch: Any, batch_idx: int, dataloader_idx: int) -> Any:
+    def run_autocast(*arguments: Any) -> Any:
         with precision.forward_context():
-            return run(batch, batch_idx, dataloader_idx)
+            return adapted(*arguments)
 
-    return run_autocast
+    return run_autocast, takes_loader

@@ -139,14 +139,15 @@ class Behind:
 class Pull:
     """What a step written as (dataloader_iter) gets: an iterator over (batch, batch_idx, dataloader_idx)."""
 
-    def __init__(self, batches: Iterator[Any], start: int = 0) -> None:
-        self.batches = batches
+    def __init__(self, batches: Iterator[Any], start: int = 0, loader_idx: int = 0) -> None:
+        self.batches, self.loader_idx = batches, loader_idx
         self.batch_idx = start
+        self.batch: Any = None  # the one that was pulled last
 
     def __iter__(self) -> Pull:
         return self
 
     def __next__(self) -> tuple[Any, int, int]:
-        batch = next(self.batches)
+        self.batch = next(self.batches)
         self.batch_idx += 1
-        return batch, self.batch_idx - 1, 0
+        return self.batch, self.batch_idx - 1, self.loader_idx

@@ -24,7 +24,7 @@ class PredictLoop:
         self.trainer, self.source, self.keep = trainer, source, keep
         self.module = trainer.lightning_module
         self.counts: list[int | float] = []
-        self.predictions: list[list[Any]] = []
+        self.outputs: list[list[Any]] = []  # of each loader
         self.batch_idx, self.loader_idx = 0, 0
         self.fetch: Fetch | None = None
 
@@ -40,29 +40,34 @@ class PredictLoop:
             for hook in (*hooks.on_predict_start, *hooks.on_predict_epoch_start):
                 hook()
             for idx, count in enumerate(self.counts):
-                self.predictions.append([])
+                self.outputs.append([])
                 self.run_loader(idx, count, takes)
             for hook in (*hooks.on_predict_epoch_end, *hooks.on_predict_end):
                 hook()
         for module, mode in modes.items():
             module.training = mode
         self.fetch = None
+        return self.predictions if self.keep else None
+
+    @property
+    def predictions(self) -> list[Any]:
+        """What was kept so far: a flat list, or with several loaders a list for each."""
         if not self.keep:
-            return None
-        return self.predictions[0] if len(self.predictions) == 1 else self.predictions
+            return []
+        return self.outputs[0] if len(self.outputs) == 1 else self.outputs
 
     def run_loader(self, loader_idx: int, count: int | float, takes: str) -> None:
-        trainer, hooks, kept = self.trainer, self.trainer.hooks, self.predictions[loader_idx]
+        trainer, hooks, kept = self.trainer, self.trainer.hooks, self.outputs[loader_idx]
         self.loader_idx = loader_idx
         prepare = trainer.preparation("predict", loader_idx)
         fetch = self.fetch = Fetch(self.source.loaders[loader_idx], self.source.lengths[loader_idx], count, prepare)
         batch_start, batch_end = hooks.on_predict_batch_start, hooks.on_predict_batch_end
-        run_step, keep = step_call(trainer, "predict_step", takes, loader_idx), self.keep
+        (run_step, takes_loader), keep = step_call(trainer, "predict_step", takes, len(self.counts) > 1), self.keep
         for idx, batch in enumerate(fetch):
             self.batch_idx = idx
             for hook in batch_start:
                 hook(batch, idx, loader_idx)
-            output = run_step(batch, idx, loader_idx)
+            output = run_step(batch, idx, loader_idx) if takes_loader else run_step(batch, idx)
             for hook in batch_end:
                 hook(output, batch, idx, loader_idx)
             if keep:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from fulmen.logs import LOADER_SUFFIX
+
 
 def show(verb: str, results: list[dict[str, float]]) -> None:
     """One row for each metric, one column for each dataloader."""
+    results = [{name.partition(LOADER_SUFFIX)[0]: value for name, value in r.items()} for r in results]
     names = sorted({name for result in results for name in result})
     if not names:
         return

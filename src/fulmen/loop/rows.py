@@ -11,7 +11,7 @@ def write(loggers: list[Any], values: dict[str, Any], step: int, epoch: int | No
     """Send the values to every logger as floats; a value that the user logged as "step" takes the place of `step`."""
     if not values or not loggers:
         return
-    row: dict[str, Any] = read(values)
+    row: dict[str, Any] = {name: float(value) for name, value in read(values).items()}
     if "step" in row:
         step = int(row.pop("step"))
     elif epoch is not None:

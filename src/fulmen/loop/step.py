@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fulmen.errors import MisconfigurationException, NonFiniteError
-from fulmen.hooks import HookTable, check_step
+from fulmen.hooks import HookTable, check_step, reported
 from fulmen.loop.guard import bad_gradient, is_bad
 from fulmen.optim import LightningOptimizer, repeats_closure
 from fulmen.warn import rank_zero_warn, warn_once
@@ -108,6 +108,7 @@ class AutomaticStep(Step):
     ) -> None:
         super().__init__(module, optimizers, strategy, precision, progress)
         self.optimizer: Any = optimizers[0] if optimizers else None
+        self.wrapped: Any = self.optimizers[0] if optimizers else None  # the same as steps and hooks see it
         self.clip: tuple[Any, str | None] | None = None
         self.first = True
         self.batch: Any = None
@@ -168,9 +169,9 @@ class AutomaticStep(Step):
         loss = output if isinstance(output, Tensor) else self._loss_of(output)
         if not self.checked:
             self._check(loss)
-        for hook in self.before_zero_grad:
-            hook(self.optimizer)
         if self.first and self.optimizer is not None:
+            for hook in self.before_zero_grad:
+                hook(self.optimizer)
             if self.own_zero_grad:
                 self.own_zero_grad[0](self.progress.epoch, self.batch_idx, self.optimizer)
             else:
@@ -203,18 +204,19 @@ class AutomaticStep(Step):
         """Through the module's own optimizer_step, or an optimizer that calls its closure as it likes."""
         self.closed = False
         if self.own_step:
-            self.own_step[0](self.progress.epoch, self.batch_idx, self.optimizers[0], self._whole_closure)
+            self.own_step[0](self.progress.epoch, self.batch_idx, self.wrapped, self._whole_closure)
             if not self.closed:
                 raise MisconfigurationException(
                     f"{type(self.module).__name__}.optimizer_step did not call its optimizer_closure, so training_step did not "
                     "run; write optimizer.step(closure=optimizer_closure), or optimizer_closure() where nothing shall step."
                 )
         else:
-            self.optimizers[0].step(closure=self._whole_closure)
+            self.wrapped.step(closure=self._whole_closure)
 
     def _whole_closure(self) -> Tensor | None:
         self.closed = True
-        return self.closure()
+        loss = self.closure()
+        return None if loss is None else loss.detach()
 
     def run_optimizer(self, wrapped: LightningOptimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:
         optimizer = wrapped.optimizer
@@ -281,6 +283,8 @@ class AutomaticStep(Step):
                 raise MisconfigurationException(
                     f"training_step returned a dict with the keys {list(output)}; it needs the key 'loss'."
                 )
+            if "log" in output or "progress_bar" in output:
+                reported(self.module, output)
             return output["loss"]
         raise MisconfigurationException(
             f"training_step returned a {type(output).__name__}; return the loss (a tensor), a dict with the key 'loss', or None."

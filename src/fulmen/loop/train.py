@@ -17,6 +17,7 @@ from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, Progress
 from fulmen.loop.source import Source
 from fulmen.loop.step import ManualStep, Step
 from fulmen.options import seconds
+from fulmen.states import RunningStage
 from fulmen.warn import PossibleUserWarning, rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class TrainLoop:
         self.min_epochs, self.min_steps = trainer.options.min_epochs or 0, trainer.options.min_steps or 0
         self.max_steps: int = trainer.options.max_steps
         self.num_batches: int | float = 0
+        self.batch_idx = -1  # of the batch in hand, or the last one
         self.validate_at: int | float = math.inf  # the batch of this epoch after which validation is due
         self.validates = False
         self.interval_s: float | None = None
@@ -59,23 +61,19 @@ class TrainLoop:
         self.epoch_rng: dict[str, Any] | None = None  # random states from just before the epoch's iterator was made
         self.resume: dict[str, Any] | None = None  # what a checkpoint held of the epoch that it was taken in
 
-    def follow(self, previous: TrainLoop) -> None:
-        """In another fit of the same module, go on where the last one ended if its limits were raised since."""
+    def follow(self, previous: TrainLoop, same_module: bool) -> None:
+        """In another fit: limits that were set on the last loop hold; the same module then goes on where that ended."""
         options = self.trainer.options
         if (previous.max_epochs, previous.max_steps) != (options.max_epochs, options.max_steps):
             self.max_epochs, self.max_steps = previous.max_epochs, previous.max_steps
-            self.progress.load_state_dict(previous.progress.state_dict())
-            self.progress.batch = 0
+            if same_module:
+                self.progress.load_state_dict(previous.progress.state_dict())
+                self.progress.batch = 0
 
     @property
     def epoch_loop(self) -> TrainLoop:
         """This loop: its limits and counters are settable as trainer.fit_loop.epoch_loop's too."""
         return self
-
-    @property
-    def batch_idx(self) -> int:
-        """Index of the last batch in this epoch that was trained on, -1 before the first."""
-        return self.progress.batch - 1
 
     def take(self, step: Step, schedulers: Schedulers) -> None:
         """The parts that need the optimizers, whose making may ask this loop for its estimates."""
@@ -214,15 +212,24 @@ class TrainLoop:
     def run_batches(self, batches: Iterator[Any], resume: dict[str, Any] | None) -> None:
         if resume is not None and not self.after_resume():
             return
+        if self.trainer.should_stop and self.may_stop():
+            return
         if self.step.takes == "iterator":
             batches = self.pulled(batches)
-        trainer, hooks, logs, step, progress, fetch = self.trainer, self.hooks, self.logs, self.step, self.progress, self.fetch
+        trainer, hooks, logs, step, progress, fetch = (
+            self.trainer,
+            self.hooks,
+            self.logs,
+            self.step,
+            self.progress,
+            self.fetch,
+        )
         assert fetch is not None
         batch_start, batch_end, late = hooks.on_train_batch_start, hooks.on_train_batch_end, hooks.late_train_batch_end
-        run_step = step.run
+        run_step = step.run if step.takes != "iterator" else self.run_pulling
         logs.enter(TRAIN_BATCH)
         for batch in batches:
-            idx = progress.batch
+            self.batch_idx = idx = progress.batch
             logs.batch = batch
             answer = None
             for hook in batch_start:
@@ -265,12 +272,18 @@ class TrainLoop:
             nonlocal held
             while held is not end:
                 batch, held = held, next(ahead, end)
-                self.fetch.is_last = held is end  # type: ignore[union-attr]
                 yield batch
 
         pull = Pull(feed(), self.progress.batch)
         while held is not end:
             yield pull
+
+    def run_pulling(self, pull: Pull, batch_idx: int) -> Any:
+        """A step that asks for more batches than there are ends the epoch."""
+        try:
+            return self.step.run(pull, batch_idx)
+        except StopIteration:
+            return None
 
     def module_skips(self, batch_start: tuple[Callable[..., Any], ...]) -> bool:
         """A -1 counts when the module's own hook, the last one, returned it."""
@@ -292,9 +305,11 @@ class TrainLoop:
         trainer, progress, logs = self.trainer, self.progress, self.logs
         logs.finish("train")
         logs.enter(TRAIN_EPOCH)
+        progress.point = VALIDATED  # what is saved from here on has only this end of the epoch before it
         for hook in self.hooks.on_train_epoch_end:
             hook()
         row = logs.close("train")
+        logs.clear("train")
         if progress.epoch == 0 and isinstance(self.step, ManualStep):
             self.step.warn_if_idle()
         rows.write(trainer.loggers, row, progress.stepped - 1, progress.epoch)
@@ -391,11 +406,13 @@ class TrainLoop:
             self.validation.load_data()
         if self.step.stepping:
             self.zero_grad()
+        trainer.state.stage = RunningStage.VALIDATING
         self.validation.run_epoch()
         progress.validations += 1
         progress.point = VALIDATED
         self.validation.end()
         progress.point = IN_EPOCH
+        trainer.state.stage = RunningStage.TRAINING
         if self.interval_s is not None:
             self.next_validation_s = time.monotonic() + self.interval_s
         else:
