@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import partial
@@ -97,16 +98,21 @@ def build(trainer: Any, module: LightningModule, callbacks: Sequence[Callback]) 
         late: list[Hook] = []
         for callback in callbacks:
             if overrides(callback, name, Callback):
-                hook = partial(_callable(callback, name, ("trainer", "pl_module", *given)), trainer, module)
+                hook = partial(fitted(callback, name, ("trainer", "pl_module", *given)), trainer, module)
                 (late if _is_late(callback, name) else found).append(hook)
         if name in SHARED and overrides(module, name, LightningModule):
-            found.append(_callable(module, name, given))
+            found.append(fitted(module, name, given))
         calls[name] = tuple(found)
         if name in LATE:
             calls[LATE[name]] = tuple(late)
     for name, given in MODULE_ONLY.items():
         key = name if name not in calls else f"module_{name}"
-        calls[key] = (_callable(module, name, given),) if overrides(module, name, LightningModule) else ()
+        calls[key] = (fitted(module, name, given),) if overrides(module, name, LightningModule) else ()
+    foreign = others(module, LightningModule).union(*(others(callback, Callback) for callback in callbacks))
+    if foreign or "fulmen.compat" in sys.modules:
+        from fulmen.compat.hooks import complete
+
+        complete(calls, trainer, module, callbacks)
     return HookTable(calls, list(callbacks))
 
 
@@ -115,22 +121,41 @@ def _is_late(callback: Callback, name: str) -> bool:
     return name in LATE and (isinstance(callback, Checkpoint) or monitors)
 
 
-def _callable(owner: object, name: str, given: tuple[str, ...]) -> Hook:
-    """The bound hook, checked to accept what it will be given; an older spelling is adapted in compat."""
+def fitted(owner: object, name: str, given: tuple[str, ...]) -> Hook:
+    """The bound hook, checked to accept what it will be given; another spelling of it is adapted in compat."""
     hook = getattr(owner, name)
-    if accepts(hook, len(given)):
-        return hook
-    if given[-1:] == ("dataloader_idx",) and accepts(hook, len(given) - 1):
-        return _without_last(hook)
+    if not _renames(hook, given):
+        if accepts(hook, len(given)):
+            return hook
+        if given[-1:] == ("dataloader_idx",) and accepts(hook, len(given) - 1):
+            return _without_last(hook)
     from fulmen.compat.hooks import adapt
 
-    adapted = adapt(owner, name, hook)
+    adapted = adapt(owner, name, hook, given)
     if adapted is not None:
         return adapted
+    if accepts(hook, len(given)):
+        return hook
     raise TypeError(
         f"{type(owner).__name__}.{name}{inspect.signature(hook)} cannot take its arguments; "
         f"write the signature as: def {name}({', '.join(('self', *given))})."
     )
+
+
+def _renames(hook: Hook, given: tuple[str, ...]) -> bool:
+    """Whether a parameter has another name than what it will be given: it may be meant for something else."""
+    names = positional(hook)
+    differ = (name != what and what not in ("trainer", "pl_module") for name, what in zip(names, given, strict=False))
+    return len(names) > len(given) or any(differ)
+
+
+def positional(function: Callable[..., Any]) -> list[str]:
+    """Names of the parameters that can be given by position."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def _without_last(hook: Hook) -> Hook:
@@ -150,7 +175,7 @@ def accepts(function: Callable[..., Any], count: int) -> bool:
 
 
 def check_step(module: LightningModule, name: str) -> str:
-    """How the step wants to be called: "batch", "batch_idx", "dataloader_idx" (needs all three) or "iterator".
+    """How the step wants to be called: "batch", "batch_idx", "dataloader_idx" (needs all three), "iterator" or "more".
 
     The step may be written as (batch), (batch, batch_idx), (batch, batch_idx, dataloader_idx) or (dataloader_iter).
     """
@@ -160,12 +185,17 @@ def check_step(module: LightningModule, name: str) -> str:
     except (TypeError, ValueError):
         return "batch_idx"
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return "dataloader_idx" if name != "training_step" else "batch_idx"
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        return "optional_dataloader_idx" if name != "training_step" else "batch_idx"
+    named = positional(step)
     if named[:1] == ["dataloader_iter"]:
         return "iterator"
     required = sum(p.default is p.empty for p in parameters if p.kind is not p.VAR_KEYWORD)
     most = 3 if name != "training_step" else 2
+    if len(named) > most:
+        from fulmen.compat.hooks import knows_step
+
+        if knows_step(name, named):
+            return "more"
     if not named or required > most:
         wanted = "(self, batch, batch_idx)" if most == 2 else "(self, batch, batch_idx, dataloader_idx=0)"
         raise TypeError(
@@ -174,7 +204,9 @@ def check_step(module: LightningModule, name: str) -> str:
         )
     if named[1:2] == ["dataloader_idx"]:
         return "dataloader_idx_only"
-    return ("batch", "batch_idx", "dataloader_idx")[min(len(named), most) - 1]
+    if len(named) >= 3 and most == 3:
+        return "dataloader_idx" if required == 3 else "optional_dataloader_idx"
+    return "batch" if len(named) == 1 else "batch_idx"
 
 
 def check_spelling(owner: object, base: type) -> None:
@@ -184,6 +216,10 @@ def check_spelling(owner: object, base: type) -> None:
     for name in _own_methods(type(owner), base) - known:
         hook = max(hooks, key=lambda h: SequenceMatcher(None, name, h).ratio())
         if SequenceMatcher(None, name, hook).ratio() < (0.85 if name.startswith("on_") else 0.93):
+            continue
+        from fulmen.compat.hooks import knows
+
+        if knows(name):
             continue
         if name.startswith("on_") or not overrides(owner, hook, base):
             rank_zero_warn(f"{type(owner).__name__}.{name} is never called. Did you mean {hook!r}?")
@@ -195,6 +231,19 @@ def resembling(owner: object, base: type, hook: str) -> str:
     if SequenceMatcher(None, best, hook).ratio() < 0.75:
         return ""
     return f" It has {best!r}: did you mean {hook!r}?"
+
+
+def others(owner: object, base: type) -> set[str]:
+    """The user's methods that look like hooks and that today's class has not."""
+    ends = ("_start", "_end", "_check", "_interrupt", "_dataloader", "_save", "_load", "_device")
+    return {n for n in _own_methods(type(owner), base) - set(dir(base)) if n.endswith(ends)}
+
+
+def reported(module: LightningModule, output: dict[str, Any]) -> None:
+    """A training step may hand out values for loggers ("log") and for the bar ("progress_bar") beside its loss."""
+    from fulmen.compat.results import report
+
+    report(module, output)
 
 
 def _own_methods(cls: type, base: type) -> set[str]:

@@ -9,7 +9,7 @@ from torch import nn
 from fulmen.callbacks.base import Callback
 from fulmen.datamodule import LightningDataModule
 from fulmen.errors import MisconfigurationException, nearest
-from fulmen.hooks import check_spelling, check_step, overrides, require
+from fulmen.hooks import check_spelling, check_step, others, overrides, require
 from fulmen.loop.source import Source
 from fulmen.module import LightningModule
 from fulmen.warn import rank_zero_warn
@@ -74,7 +74,11 @@ def fit(trainer: Trainer, module: LightningModule, train: Source, val: Source) -
     check_step(module, "training_step")
     require(module, LightningModule, "configure_optimizers", "so that it returns an optimizer")
     if not train.exists and trainer.limit_train_batches != 0:
-        raise train.missing(module, data, "fit")
+        from fulmen.compat.hooks import find_loader
+
+        find_loader(train, module)
+        if not train.exists:
+            raise train.missing(module, data, "fit")
     has_step = overrides(module, "validation_step", LightningModule)
     if has_step:
         check_step(module, "validation_step")
@@ -119,11 +123,15 @@ def _spelling(module: LightningModule) -> None:
     check_spelling(module, LightningModule)
 
 
-def callbacks(callbacks: list[Callback]) -> None:
+def callbacks(callbacks: list[Callback], new_trainer: Trainer | None = None) -> None:
     """No two with the same key for their state; hooks spelt right."""
     seen: dict[str, Callback] = {}
     for callback in callbacks:
         check_spelling(callback, Callback)
+        if new_trainer is not None and others(callback, Callback):
+            from fulmen.compat.hooks import constructed
+
+            constructed(new_trainer, callback)
         if not (overrides(callback, "state_dict", Callback) or overrides(callback, "on_save_checkpoint", Callback)):
             continue
         other = seen.setdefault(callback.state_key, callback)

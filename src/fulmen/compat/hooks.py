@@ -122,7 +122,7 @@ def adapt(owner: Any, name: str, hook: Call, given: tuple[str, ...]) -> Call | N
     if name == "optimizer_step":
         from fulmen.compat.optimizers import adapt_step
 
-        return adapt_step(owner, hook, wanted)
+        return adapt_step(owner, hook, wanted, lambda hook, wanted: _by_name(owner, name, hook, given, wanted))
     return _by_name(owner, name, hook, given, wanted)
 
 
@@ -167,19 +167,19 @@ def _restoring(callback: Any, hook: Call) -> Call | None:
 
 
 def optimizer_index(values: dict[str, Any]) -> int:
-    """Position of the optimizer (or of the scheduler's) among the trainer's."""
-    optimizer = values["optimizer"] if "optimizer" in values else values["scheduler"].optimizer
-    bare = vars(optimizer).get("_optimizer", optimizer)
-    return next((i for i, one in enumerate(values["trainer"].optimizers) if one is bare), 0)
+    """Position among the trainer's of the hook's optimizer, of its scheduler's, or of the one whose turn it is."""
+    trainer = values["trainer"]
+    scheduler = values.get("scheduler")
+    optimizer = values.get("optimizer", trainer.step.optimizer) if scheduler is None else scheduler.optimizer
+    bare = getattr(optimizer, "__dict__", {}).get("_optimizer", optimizer)
+    return next((i for i, one in enumerate(trainer.optimizers) if one is bare), 0)
 
 
 # Arguments that hooks no longer get.
 SOURCES: dict[str, Call] = {
     "trainer": lambda name, values: values["trainer"],
     "optimizer": lambda name, values: values["trainer"].step.optimizer,
-    "optimizer_idx": lambda name, values: optimizer_index(
-        {"optimizer": values["trainer"].step.optimizer, **values} if "scheduler" not in values else values
-    ),
+    "optimizer_idx": lambda name, values: optimizer_index(values),
     "dataloader_idx": lambda name, values: 0,
     "outputs": lambda name, values: values["trainer"].__dict__["_outputs"][name.split("_")[1]].gathered(),
     "use_amp": lambda name, values: values["trainer"].precision_plugin.autocasts,
@@ -229,7 +229,7 @@ def _moment(owner: Any, name: str, key: str, before: tuple[Any, ...]) -> Call:
             return hook(*(*before, *arguments)[:count])
         return None
 
-    return MethodType(call, owner)
+    return MethodType(call, owner) if name == "on_batch_start" else partial(call, owner)
 
 
 def _follow_steps(module: Any) -> dict[str, tuple[Call, ...]]:
@@ -262,8 +262,8 @@ def _epoch_ends(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any) -
         calls[end] = (*calls[end], outputs.clear)
         if stage in ends:
             warn_once(
-                f"{type(module).__name__}.{ends[stage]}(outputs) is on_{stage}_epoch_end() today, which logs with self.log "
-                "and keeps what it needs of the steps itself."
+                f"{type(module).__name__}.{ends[stage]}(outputs) is on_{stage}_epoch_end() today, which uses self.log, and "
+                "lists that the steps fill."
             )
             calls[end] = (partial(results.end_epoch, module, getattr(module, ends[stage]), outputs), *calls[end])
     return bool(ends)
@@ -284,11 +284,11 @@ def mentions(module: Any, *names: str) -> bool:
 
 def _fill_bar(trainer: Any, module: Any) -> None:
     """get_progress_bar_dict, get_tqdm_dict: the module says what the bar shows beside its metrics."""
-    for name in ("get_progress_bar_dict", "get_tqdm_dict"):
-        if trainer.progress_bar_callback is not None and overrides(module, name, LightningModule):
-            warn_once(f"{type(module).__name__}.{name} is get_metrics of a ProgressBar callback today.")
-            shown = getattr(module, name)
-            trainer.progress_bar_callback.get_metrics = lambda trainer, _: {**shown(), **trainer.progress_bar_metrics}
+    names = [n for n in ("get_tqdm_dict", "get_progress_bar_dict") if overrides(module, n, LightningModule)]
+    if names and trainer.progress_bar_callback is not None:
+        warn_once(f"{type(module).__name__}.{names[-1]} is get_metrics of a ProgressBar callback today.")
+        shown = getattr(module, names[-1])
+        trainer.progress_bar_callback.get_metrics = lambda trainer, _: {**shown(), **trainer.progress_bar_metrics}
 
 
 # ---- outside of the table
