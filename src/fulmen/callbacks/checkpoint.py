@@ -369,13 +369,13 @@ class ModelCheckpoint(Checkpoint):
         return name if self.dirpath is None else files.join(self.dirpath, name)
 
     def _free_path(self, trainer: Trainer, metrics: dict[str, Any], own: Sequence[str] = (), filename: str = "") -> str:
-        """The path for a file: one that no other file has, though it may be one of its `own`."""
+        """The path for a file: one that no other file has, though it may be one of its `own`. Rank zero chooses."""
         warn_of_unknown(filename or self.filename, metrics)
         path, version = self.format_checkpoint_name(metrics, filename), self.STARTING_VERSION
-        while self._enable_version_counter and path not in own and self.file_exists(path, trainer):
+        while trainer.is_global_zero and self._enable_version_counter and path not in own and files.exists(path):
             path = self.format_checkpoint_name(metrics, filename, ver=version)
             version += 1
-        return path
+        return trainer.strategy.broadcast(path)
 
     def file_exists(self, filepath: str | os.PathLike[str], trainer: Trainer) -> bool:
         """Whether rank zero finds a file there; every rank must ask."""
