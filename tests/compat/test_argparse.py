@@ -6,23 +6,17 @@ import pytest
 from torch import nn
 
 import fulmen as L
-from fulmen.compat import argparse
+from fulmen.compat import argparse, names
 
-ALIASED = [("fulmen:Trainer", L.Trainer), ("fulmen:LightningDataModule", L.LightningDataModule),
-           ("fulmen:LightningModule", L.LightningModule)]  # fmt: skip
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(today|batch; for):UserWarning")
 
 
 @pytest.fixture(autouse=True)
-def reached_by_an_old_name(monkeypatch):
-    """The classes as they are when an old import name has led to them."""
-    for home, found in ALIASED:
-        for function in argparse.MEMBERS[home]:
-            name = "default_attributes" if function is argparse.defaults else function.__name__
-            monkeypatch.setattr(found, name, None, raising=False)
-        argparse.complete(home, found)
+def reached_by_an_old_name():
+    for home in argparse.MEMBERS:
+        argparse.complete(home, names.load(home))
 
 
 def trainer(line: str, **kwargs: object) -> L.Trainer:

@@ -76,7 +76,7 @@ def test_the_other_loops_are_there():
     trainer = L.Trainer(**QUIET, limit_predict_batches=2, max_epochs=1)
     trainer.predict(BoringModel())
 
-    assert len(trainer.predict_loop.predictions[0]) == 2
+    assert len(trainer.predict_loop.predictions) == 2
 
 
 @pytest.mark.filterwarnings("ignore:.* today:UserWarning")

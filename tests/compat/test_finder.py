@@ -14,18 +14,10 @@ import fulmen
 from fulmen.compat import install
 from fulmen.compat.finder import Finder
 
-ROOTS = ("pytorch_lightning", "lightning", "lightning_fabric")
-
 
 @pytest.fixture(autouse=True)
-def alias(monkeypatch):
-    """The alias for one test."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+def alias():
     install()
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] in ROOTS]:
-        del sys.modules[name]
 
 
 def test_every_root_leads_to_the_same_objects():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -165,10 +164,7 @@ def test_a_program_may_install_the_alias_itself():
     assert command(["own.py"]).stdout.strip() == "fulmen.callbacks.base"
 
 
-def test_a_notebook_loads_the_extension(monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-
+def test_a_notebook_loads_the_extension():
     compat.load_ipython_extension(None)
 
     from lightning.pytorch.callbacks import Callback

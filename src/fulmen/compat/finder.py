@@ -26,8 +26,8 @@ class OldModule(ModuleType):
         home = names.home(path, name) if path is not None else None
         if home:
             value = names.load(home)
-            if home.startswith("fulmen:"):  # a class on which old code calls more than it has today
-                import_module("fulmen.compat.argparse").complete(home, value)
+            for room in names.COMPLETED.get(home, ()):
+                import_module(f"fulmen.compat.{room}").complete(home, value)
         elif path is not None and names.is_path(path, name):
             return import_module(f"{self.__name__}.{name}")
         else:

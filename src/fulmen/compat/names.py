@@ -218,6 +218,16 @@ STARRED = {
 }
 """Old modules that hold all public names of one of Fulmen's."""
 
+COMPLETED = {
+    "fulmen:Trainer": ("argparse",),
+    "fulmen:LightningModule": ("argparse",),
+    "fulmen:LightningDataModule": ("argparse",),
+    "fulmen.callbacks:ModelCheckpoint": ("constructors",),
+    "fulmen.callbacks:EarlyStopping": ("constructors",),
+    "fulmen.strategy:DDPStrategy": ("constructors",),
+}
+"""Classes of which old code expects more than they have today, with the modules here that add it at first use."""
+
 DUE = """
 the command line: cli utilities.cli LightningCLI LightningArgumentParser ArgsType SaveConfigCallback
     instantiate_class instantiate_module OptimizerCallable LRSchedulerCallable

@@ -1,0 +1,60 @@
+"""Old arguments of callbacks and strategies; their classes take them when an old import name has led to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from fulmen.warn import warn_once
+
+RENAMED = {
+    "fulmen.callbacks:ModelCheckpoint": {"period": "every_n_epochs", "every_n_val_epochs": "every_n_epochs"},
+    "fulmen.callbacks:EarlyStopping": {},
+    "fulmen.strategy:DDPStrategy": {"num_nodes": "", "sync_batchnorm": ""},  # the Trainer knows
+}
+"""Classes by where they are, with old arguments and their names today; "" where the argument means nothing any more."""
+
+
+def complete(home: str, found: type) -> None:
+    """Let a class take the arguments that it once had."""
+    original: Callable[..., None] = found.__init__  # type: ignore[misc]
+    if home not in RENAMED or hasattr(original, "takes_old"):
+        return
+
+    @wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs.keys() & RENAMED[home].keys():
+            today, value = RENAMED[home][name], kwargs.pop(name)
+            if today:
+                kwargs[today] = value
+            warn_once(f"{found.__name__}({name}={value!r}) is {f'{today}=' if today else 'not needed'} today.")
+        if home.endswith("ModelCheckpoint"):
+            args = _filename(args, kwargs)
+        elif home.endswith("EarlyStopping") and not args:
+            kwargs.setdefault("monitor", "val_loss")
+        if kwargs.get("mode") == "auto":
+            monitor = str(kwargs.get("monitor") or (args[0] if args else ""))
+            kwargs["mode"] = "max" if "acc" in monitor or monitor.startswith("fmeasure") else "min"
+        original(self, *args, **kwargs)
+
+    init.takes_old = True  # type: ignore[attr-defined]
+    found.__init__ = init  # type: ignore[misc]
+
+
+def _filename(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """`filepath`, a folder or a folder with a template, as `dirpath` and `filename`; and `prefix` in front of it."""
+    if args and "{" in str(args[0]):  # a template as the first argument: that was `filepath`
+        kwargs["filepath"], args = args[0], args[1:]
+        kwargs.update(zip(("monitor", "verbose", "save_last", "save_top_k"), args, strict=False))
+        args = ()
+    path, prefix = kwargs.pop("filepath", None), kwargs.pop("prefix", "")
+    if path:
+        folder, name = (path, "") if os.path.isdir(path) else os.path.split(path)
+        kwargs |= {"dirpath": folder or ".", "filename": name or None}
+        warn_once(f"ModelCheckpoint(filepath={str(path)!r}) is dirpath={folder!r}, filename={name!r} today.")
+    if prefix:
+        kwargs["filename"] = f"{prefix}-{kwargs.get('filename') or '{epoch}-{step}'}"
+        warn_once(f"ModelCheckpoint(prefix={prefix!r}) is part of filename= today.")
+    return args

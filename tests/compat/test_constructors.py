@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from pathlib import Path
+
+import pytest
+
+import fulmen as L
+from fulmen.callbacks import EarlyStopping, ModelCheckpoint
+from fulmen.compat import constructors, names
+from fulmen.demos import BoringModel
+from fulmen.strategy import DDPStrategy
+
+
+@pytest.fixture(autouse=True)
+def reached_by_an_old_name():
+    for home in constructors.RENAMED:
+        constructors.complete(home, names.load(home))
+
+
+def quiet(kind, *args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return kind(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "name"),
+    [("out/{epoch}-{val_loss:.2f}", "out", "{epoch}-{val_loss:.2f}"), ("out/", "out", None), ("best", ".", "best")],
+)
+def test_filepath_is_a_folder_and_a_template(path, folder, name):
+    kept = quiet(ModelCheckpoint, filepath=path)
+
+    assert (kept.dirpath, kept.filename) == (os.path.abspath(folder), name)
+
+
+def test_filepath_of_a_folder_that_is_there(tmp_path):
+    assert quiet(ModelCheckpoint, filepath=str(tmp_path)).dirpath == str(tmp_path)
+
+
+def test_a_template_as_the_first_argument_was_filepath():
+    kept = quiet(ModelCheckpoint, "out/{epoch}", "val_loss", True)
+
+    assert (kept.dirpath, kept.filename, kept.monitor, kept.verbose) == (
+        os.path.abspath("out"),
+        "{epoch}",
+        "val_loss",
+        True,
+    )
+
+
+def test_todays_arguments_are_as_ever(recwarn):
+    kept = ModelCheckpoint("out", "{epoch}", monitor="x", mode="max")
+
+    assert (kept.dirpath, kept.filename, kept.monitor, kept.mode) == (os.path.abspath("out"), "{epoch}", "x", "max")
+    assert not recwarn
+
+
+@pytest.mark.parametrize("name", ["period", "every_n_val_epochs"])
+def test_period_saves_every_n_epochs(name, tmp_path):
+    with pytest.warns(UserWarning, match=f"{name}=2.* is every_n_epochs= today"):
+        kept = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, **{name: 2})
+    L.Trainer(
+        max_epochs=4, callbacks=[kept], limit_train_batches=1, limit_val_batches=0, accelerator="cpu", logger=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    ).fit(BoringModel())  # fmt: skip
+
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["epoch=1.ckpt", "epoch=3.ckpt"]
+
+
+def test_prefix_stands_before_the_name():
+    assert quiet(ModelCheckpoint, prefix="mine").filename == "mine-{epoch}-{step}"
+    assert quiet(ModelCheckpoint, filename="{epoch}", prefix="mine").filename == "mine-{epoch}"
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val_loss", "min"), ("val_acc", "max"), ("fmeasure", "max")])
+def test_mode_auto_goes_by_the_name(monitor, mode):
+    assert ModelCheckpoint(monitor=monitor, mode="auto").mode == mode
+    assert EarlyStopping(monitor, mode="auto").mode == mode
+
+
+def test_early_stopping_watched_val_loss():
+    assert EarlyStopping().monitor == "val_loss"
+
+
+def test_a_ddp_plugin_was_told_what_the_trainer_knows():
+    assert quiet(DDPStrategy, num_nodes=1, sync_batchnorm=False, find_unused_parameters=True).name == "ddp"
+
+
+def test_a_subclass_and_a_pickle_work():
+    class Mine(ModelCheckpoint):
+        def __init__(self, **kwargs):
+            super().__init__(filepath="out/{epoch}", **kwargs)
+
+    assert Path(quiet(Mine).dirpath).name == "out"
+    assert pickle.loads(pickle.dumps(quiet(ModelCheckpoint, filepath="out/x"))).filename == "x"
