@@ -138,7 +138,7 @@ def test_a_plugin_is_taken_and_excludes_the_argument():
     plugin = HalfPrecision("bf16-true")
 
     assert choose(None, "cpu", plugin) is plugin
-    with pytest.raises(MisconfigurationException, match="'32-true'.*HalfPrecision"):
+    with pytest.raises(MisconfigurationException, match=r"'32-true'.*HalfPrecision"):
         choose("32-true", "cpu", plugin)
 
 

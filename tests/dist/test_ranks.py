@@ -11,8 +11,8 @@ from dist.programs.ranks import BATCHES, Net, weights
 from dist.start import TORCHRUN, ranks
 
 WORKS = (
-    "place", "train", "start_different", "accumulate", "skip", "buffers", "frozen", "unwrapped", "collectives", "uneven",
-    "save",
+    "place", "train", "start_different", "accumulate", "skip", "buffers", "frozen", "unwrapped", "collectives",
+    "uneven", "save",
 )  # fmt: skip
 
 

@@ -15,9 +15,9 @@ from fulmen.warn import rank_zero_only
 
 
 def test_arguments_of_ddp_are_checked_at_once():
-    with pytest.raises(TypeError, match="no argument 'find_unused_params'. Did you mean 'find_unused_parameters'"):
+    with pytest.raises(TypeError, match=r"no argument 'find_unused_params'\. Did you mean 'find_unused_parameters'"):
         DDPStrategy(find_unused_params=True)
-    with pytest.raises(ValueError, match="start_method='frok'.*Did you mean 'fork'"):
+    with pytest.raises(ValueError, match=r"start_method='frok'.*Did you mean 'fork'"):
         DDPStrategy(start_method="frok")
 
 
@@ -37,13 +37,13 @@ def test_a_started_rank_is_quiet_before_it_has_joined(monkeypatch):
 
 def test_more_ranks_than_devices_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="number 2 of its machine.*devices=2"):
+    with pytest.raises(ValueError, match=r"number 2 of its machine.*devices=2"):
         choose("ddp", *device.choose("cpu", 2))
 
 
 def test_what_cannot_be_pickled_cannot_be_spawned():
     strategy = choose("ddp_spawn", *device.choose("cpu", 2))
-    with pytest.raises(MisconfigurationException, match="cannot be pickled: .*lambda"):
+    with pytest.raises(MisconfigurationException, match=r"cannot be pickled: .*lambda"):
         strategy.launch(lambda: 1)
 
 
