@@ -79,3 +79,7 @@ def complete(home: str, found: Any) -> None:
     for function in MEMBERS.get(home, ()):
         name = "default_attributes" if function is defaults else function.__name__
         setattr(found, name, function if function is get_progress_bar_dict else classmethod(function))
+    if home in ("fulmen:LightningModule", "fulmen.callbacks:Callback"):
+        from fulmen.compat import bases
+
+        bases.complete()

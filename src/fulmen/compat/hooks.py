@@ -130,7 +130,8 @@ def _wanted(name: str, hook: Call, first: int, today: list[str]) -> list[str] | 
     """What the hook's parameters after the `first` are meant for, by their names, else by their number."""
     names = [SPELLED.get(one, one) for one in positional(hook)][first:]
     known = next((i for i, one in enumerate(names) if one not in today and one not in SOURCES), len(names))
-    if accepts(hook, first + known) and known:
+    unnamed = known < min(len(names), len(today)) and accepts(hook, first + len(today))
+    if accepts(hook, first + known) and known and not unnamed:
         return names[:known]
     if accepts(hook, first + len(today)):
         return None
@@ -262,8 +263,8 @@ def _epoch_ends(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any) -
         calls[end] = (*calls[end], outputs.clear)
         if stage in ends:
             warn_once(
-                f"{type(module).__name__}.{ends[stage]}(outputs) is on_{stage}_epoch_end() today, which uses self.log, and "
-                "lists that the steps fill."
+                f"{type(module).__name__}.{ends[stage]}(outputs) is on_{stage}_epoch_end() today, which uses self.log "
+                "and lists that the steps fill."
             )
             calls[end] = (partial(results.end_epoch, module, getattr(module, ends[stage]), outputs), *calls[end])
     return bool(ends)

@@ -38,8 +38,8 @@ def step_for(kind: type[Step], module: Any, count: int, frequencies: list[int]) 
         )
     if count > 1:
         warn_once(
-            "training_step(batch, batch_idx, optimizer_idx) is manual optimization today: set self.automatic_optimization "
-            "= False and call self.optimizers(), self.manual_backward(loss) and optimizer.step() in training_step."
+            "training_step(batch, batch_idx, optimizer_idx) is manual optimization today: "
+            "self.automatic_optimization = False, and self.manual_backward(loss) and optimizer.step() in training_step."
         )
     return partial(SeveralOptimizers, frequencies=frequencies)
 

@@ -1,0 +1,149 @@
+"""What old code calls on the base classes: `super().on_epoch_end()`, `self.manual_backward(loss, optimizer)`.
+
+Today's classes get this when they are first reached by an old import name; today's calls stay what they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from torch import Tensor
+
+from fulmen.callbacks.base import Callback
+from fulmen.checkpoint.hparams import HyperparametersMixin, class_only, load_module
+from fulmen.compat.finder import Finder
+from fulmen.compat.hooks import CONSTRUCTED, ENDS, MOMENTS, SIGNATURES, SPELLED, STEP_ENDS
+from fulmen.compat.optimizers import split_batch
+from fulmen.hooks import CALLBACK_ONLY, SHARED
+from fulmen.module import LightningModule
+from fulmen.warn import warn_once
+
+Method = Callable[..., Any]
+ROWS = {
+    **SIGNATURES,
+    "toggle_optimizer": ("optimizer optimizer_idx",),
+    "transfer_batch_to_device": ("batch device",),
+}
+
+
+def complete() -> None:
+    """Once: give the base classes what they had."""
+    if hasattr(LightningModule.manual_backward, "__wrapped__"):
+        return
+    bases = {LightningModule: (SHARED, ENDS), Callback: (SHARED | CALLBACK_ONLY, CONSTRUCTED)}
+    for base, (today, then) in bases.items():
+        for name in today:
+            _replace(base, name, _idle)
+        for name in (*then, *(name for name, (_, _, owners) in MOMENTS.items() if base in owners)):
+            setattr(base, name, _nothing)
+    for name in STEP_ENDS:
+        setattr(LightningModule, name, lambda self, output: output)
+    for name, made in REPLACED.items():
+        _replace(LightningModule, name, made)
+    LightningModule.tbptt_split_batch = lambda self, batch, split_size: split_batch(batch, split_size)
+    LightningModule.load_from_checkpoint = class_only(load)
+    LightningModule.load_from_metrics = class_only(load_from_metrics)
+    HyperparametersMixin.hparams = HyperparametersMixin.hparams.setter(assign)
+
+
+def _replace(base: type, name: str, made: Callable[[Method], Method]) -> None:
+    """Put what is made of a method into the class that defines it, so that all still inherit the same."""
+    owner = next(one for one in base.__mro__ if name in vars(one))
+    setattr(owner, name, wraps(vars(owner)[name])(made(vars(owner)[name])))
+
+
+def _nothing(self: Any, *args: Any, **kwargs: Any) -> None:
+    """A hook that is no more."""
+
+
+def _idle(function: Method) -> Method:
+    return lambda self, *args, **kwargs: None
+
+
+def _adapted(function: Method) -> Method:
+    signature, rows = inspect.signature(function), [row.split() for row in ROWS[function.__name__]]
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            signature.bind(self, *args, **kwargs)
+        except TypeError:
+            row = next((row for row in rows if len(row) >= len(args)), [])
+            given = dict(zip(row, args, strict=False)) | {SPELLED.get(name, name): v for name, v in kwargs.items()}
+            args, kwargs = (), {name: value for name, value in given.items() if name in signature.parameters}
+            if "dataloader_idx" in signature.parameters:
+                kwargs.setdefault("dataloader_idx", 0)
+        return function(self, *args, **kwargs)
+
+    return method
+
+
+def _backward(function: Method) -> Method:
+    """The loss is the first tensor; the optimizer, its index, the trainer or use_amp around it are left out."""
+
+    def method(self: Any, loss: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(loss, Tensor) or any(hasattr(one, "param_groups") for one in args):
+            loss, *args = (one for one in (loss, *args) if isinstance(one, Tensor))
+        for name in ("optimizer", "optimizer_idx"):
+            kwargs.pop(name, None)
+        return function(self, loss, *args, **kwargs)
+
+    return method
+
+
+def _optimizer_step(function: Method) -> Method:
+    """The oldest calls had no closure: the gradients are there, and are cleared behind the step."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        today = {*kwargs} <= {"epoch", "batch_idx", "optimizer", "optimizer_closure"}
+        if today and len(args) <= 4 and all(callable(one) for one in args[3:]):
+            return function(self, *args, **kwargs)
+        given = {SPELLED.get(name, name): value for name, value in kwargs.items()}
+        given = dict(zip(SIGNATURES["optimizer_step"][0].split(), args, strict=False)) | given
+        closure = given.get("optimizer_closure") or given.get("second_order_closure")
+        given["optimizer"].step(closure=closure)
+        if closure is None:
+            given["optimizer"].zero_grad()
+        return None
+
+    return method
+
+
+REPLACED: dict[str, Callable[[Method], Method]] = {
+    "setup": _idle, "teardown": _idle, "backward": _backward, "manual_backward": _backward,
+    "optimizer_step": _optimizer_step, "optimizer_zero_grad": _adapted, "configure_gradient_clipping": _adapted,
+    "lr_scheduler_step": _adapted, "toggle_optimizer": _adapted, "transfer_batch_to_device": _adapted,
+}  # fmt: skip
+
+
+@wraps(load_module)
+def load(
+    cls: Any, *args: Any, tags_csv: Any = None, hparam_overrides: dict[str, Any] | None = None, **kwargs: Any
+) -> Any:
+    """`load_from_checkpoint` that knows `tags_csv` and `hparam_overrides`."""
+    file = {} if tags_csv is None else {"hparams_file": tags_csv}
+    return load_module(cls, *args, **{**kwargs, **file, **(hparam_overrides or {})})
+
+
+def load_from_metrics(cls: Any, weights_path: Any, tags_csv: Any, map_location: Any = None) -> Any:
+    """A module from its weights and the CSV file of its hyperparameters."""
+    warn_once("load_from_metrics(weights_path, tags_csv) is load_from_checkpoint(path, hparams_file=...) today.")
+    return load_module(cls, weights_path, map_location, hparams_file=tags_csv)
+
+
+_assign_today = HyperparametersMixin.hparams.fset
+
+
+def assign(self: Any, value: Any) -> None:
+    """`self.hparams = ...` of anything with items, while the old import names are in use."""
+    warn_once("self.hparams = hparams is self.save_hyperparameters(hparams) today.")
+    try:
+        _assign_today(self, value)
+    except AttributeError:
+        if not any(isinstance(finder, Finder) for finder in sys.meta_path):
+            raise
+        if value is not None:
+            self.save_hyperparameters(value)
