@@ -124,18 +124,16 @@ def _is_late(callback: Callback, name: str) -> bool:
 def fitted(owner: object, name: str, given: tuple[str, ...]) -> Hook:
     """The bound hook, checked to accept what it will be given; another spelling of it is adapted in compat."""
     hook = getattr(owner, name)
-    if not _renames(hook, given):
-        if accepts(hook, len(given)):
-            return hook
-        if given[-1:] == ("dataloader_idx",) and accepts(hook, len(given) - 1):
-            return _without_last(hook)
+    fitting: Hook | None = hook if accepts(hook, len(given)) else None
+    if fitting is None and given[-1:] == ("dataloader_idx",) and accepts(hook, len(given) - 1):
+        fitting = _without_last(hook)
+    if fitting is not None and not _renames(hook, given):
+        return fitting
     from fulmen.compat.hooks import adapt
 
-    adapted = adapt(owner, name, hook, given)
-    if adapted is not None:
-        return adapted
-    if accepts(hook, len(given)):
-        return hook
+    fitting = adapt(owner, name, hook, given) or fitting
+    if fitting is not None:
+        return fitting
     raise TypeError(
         f"{type(owner).__name__}.{name}{inspect.signature(hook)} cannot take its arguments; "
         f"write the signature as: def {name}({', '.join(('self', *given))})."
