@@ -35,18 +35,18 @@ def apply_to_collection(
     """Replace what is of `dtype` (and not of `wrong_dtype`) in nested dicts, sequences and dataclasses."""
 
     def walk(item: Any) -> Any:
+        kind: Any = type(item)
         if isinstance(item, dtype) and not (wrong_dtype and isinstance(item, wrong_dtype)):
             return function(item, *args, **kwargs)
         if isinstance(item, Mapping):
             pairs = {key: new for key, value in item.items() if (new := walk(value)) is not None or include_none}
-            return type(item)(pairs) if type(item) is not dict else pairs  # type: ignore[call-arg]
+            return pairs if kind is dict else kind(pairs)
         if isinstance(item, (list, tuple)):
             items = [new for value in item if (new := walk(value)) is not None or include_none]
-            return type(item)(*items) if hasattr(item, "_fields") else type(item)(items)
+            return kind(*items) if hasattr(item, "_fields") else kind(items)
         if is_dataclass(item) and not isinstance(item, type):
-            return replace(
-                item, **{field.name: walk(getattr(item, field.name)) for field in fields(item) if field.init}
-            )
+            changed = {field.name: walk(getattr(item, field.name)) for field in fields(item) if field.init}
+            return replace(item, **changed)
         return item
 
     return walk(data)

@@ -105,7 +105,7 @@ class WeightsFolder(Callback):
 class LoaderMode(Callback):
     """multiple_trainloader_mode="min_size": several training loaders end with the shortest."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: Any) -> None:
         self.mode = mode
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fulmen.loggers import Logger, TensorBoardLogger
@@ -21,11 +21,11 @@ def _each(method: str) -> Callable[..., None]:
 class LoggerCollection(Logger):
     """Several loggers in one, which the trainer once made of a list."""
 
-    def __init__(self, logger_iterable: Iterable[Logger]) -> None:
+    def __init__(self, logger_iterable: Iterable[Any]) -> None:
         super().__init__()
         self._logger_iterable = list(logger_iterable)
 
-    def __getitem__(self, index: int) -> Logger:
+    def __getitem__(self, index: int) -> Any:
         return self._logger_iterable[index]
 
     @property
@@ -62,6 +62,6 @@ class TestTubeLogger(TensorBoardLogger):
         )
         self.debug = debug
 
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         if not self.debug:
             super().log_metrics(metrics, step)

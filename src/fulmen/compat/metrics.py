@@ -54,6 +54,9 @@ def labels(preds: Tensor, target: Tensor, threshold: float = 0.5) -> tuple[Tenso
 class Accuracy(Metric):
     """The share of right labels; with `top_k`, of labels among the k likeliest."""
 
+    correct: Tensor
+    total: Tensor
+
     def __init__(self, threshold: float = 0.5, top_k: int = 0, subset_accuracy: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.threshold, self.top_k, self.subset_accuracy = threshold, top_k, subset_accuracy
@@ -76,6 +79,10 @@ class Accuracy(Metric):
 class _Counts(Metric):
     """Counts for each class: rightly predicted, predicted, present. `num_classes=1`: of the positive class."""
 
+    right: Tensor
+    predicted: Tensor
+    present: Tensor
+
     def __init__(
         self, num_classes: int = 1, threshold: float = 0.5, average: str | None = "micro", multilabel: bool = False,
         **kwargs: Any,
@@ -95,7 +102,7 @@ class _Counts(Metric):
         self.predicted += sides[0].sum(1)
         self.present += sides[1].sum(1)
 
-    def share(self, part: Tensor, whole: Tensor) -> Tensor:
+    def share(self, part: Any, whole: Any) -> Tensor:
         """`part / whole` in the average asked for, 0 where there is nothing."""
         if self.average == "micro":
             part, whole = part.sum(), whole.sum()
@@ -143,6 +150,8 @@ class IoU(_Counts):
 
 
 class ConfusionMatrix(Metric):
+    confmat: Tensor
+
     def __init__(self, num_classes: int, normalize: str | None = None, threshold: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes, self.normalize, self.threshold = num_classes, normalize, threshold
@@ -162,6 +171,8 @@ class _Curve(Metric):
     """Keeps all scores for torchmetrics' `function`; the task is multiclass with `num_classes` above 1."""
 
     function = ""
+    preds: Any
+    target: Any
 
     def __init__(self, num_classes: int | None = None, pos_label: int | None = None, **kwargs: Any) -> None:
         self.options = {name: kwargs.pop(name) for name in ("average", "max_fpr") if name in kwargs}
@@ -198,7 +209,8 @@ class PrecisionRecallCurve(_Curve):
 
 def _as_it_was(old: str, today: type[torchmetrics.Metric]) -> type[torchmetrics.Metric]:
     """A class of torchmetrics that still takes `compute_on_step`."""
-    return type(Metric)(old, (Metric, today), {"__module__": __name__, "__doc__": today.__doc__})
+    members = {"__module__": __name__, "__doc__": today.__doc__}
+    return _AnyMetric(old, (Metric, today), members)  # type: ignore[return-value]
 
 
 MeanSquaredError = _as_it_was("MeanSquaredError", regression.MeanSquaredError)

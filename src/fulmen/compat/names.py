@@ -222,6 +222,7 @@ COMPLETED = {
     "fulmen:Trainer": ("argparse",),
     "fulmen:LightningModule": ("argparse",),
     "fulmen:LightningDataModule": ("argparse",),
+    "fulmen.callbacks:Callback": ("argparse",),
     "fulmen.callbacks:ModelCheckpoint": ("constructors",),
     "fulmen.callbacks:EarlyStopping": ("constructors",),
     "fulmen.strategy:DDPStrategy": ("constructors",),
