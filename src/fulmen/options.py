@@ -263,6 +263,7 @@ def _defaults(options: Options) -> Options:
     }
     if overfit:
         limits |= {"limit_train_batches": overfit, "limit_val_batches": overfit}
+    limits |= {name: int(value) for name, value in limits.items() if isinstance(value, bool)}
     ones = [n for n in LIMITS if is_count(getattr(options, n)) and getattr(options, n) == 1]
     if ones and not options.fast_dev_run:
         rank_zero_info(f"{ones[0]}=1 runs 1 batch; for the whole epoch write 1.0.")

@@ -26,6 +26,7 @@ from fulmen.seed import isolate_rng
 from fulmen.signals import Signals
 from fulmen.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from fulmen.warn import rank_zero_info, warn_once
+from fulmen.watch import Watch
 
 
 class Run(Readout):
@@ -66,7 +67,8 @@ class Run(Readout):
         """
         try:
             with self.signals if self.state.fn == TrainerFn.FITTING else nullcontext():
-                result = self.strategy.launch(work)
+                with Watch(self._batches_so_far, self._place):
+                    result = self.strategy.launch(work)
             self.state.status = TrainerStatus.FINISHED
             return result
         except (KeyboardInterrupt, SIGTERMException) as error:
@@ -87,12 +89,17 @@ class Run(Readout):
 
     def _tell_place(self, error: BaseException) -> None:
         """Where in the run it happened, below the error's message."""
-        loop = self.train_loop
-        if loop is None or loop.fetch is None or not hasattr(error, "add_note"):
-            return
+        if self.train_loop is not None and self.train_loop.fetch is not None and hasattr(error, "add_note"):
+            error.add_note(f"Trainer.fit was at {self._place()}.")
+
+    def _place(self) -> str:
         place = f"epoch {self.current_epoch}, batch {self.progress.batch}, global step {self.global_step}"
         rank = f", rank {self.global_rank}" if self.world_size > 1 else ""
-        error.add_note(f"Trainer.fit was at {place}{rank} ({self.state.stage}).")
+        return f"{place}{rank} ({self.state.stage})"
+
+    def _batches_so_far(self) -> int:
+        evaluated = 0 if self.evaluation is None else sum(self.evaluation.done)
+        return self.progress.batches + evaluated + (0 if self.prediction is None else self.prediction.batch_idx)
 
     def _ask_to_stop(self) -> None:
         self.should_stop = True

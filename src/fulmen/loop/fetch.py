@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import time
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Any
@@ -11,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from fulmen.combined import CombinedLoader
 from fulmen.data import with_batch_sampler
+from fulmen.warn import warn_once
 
 
 class Fetch:
@@ -58,12 +61,42 @@ class Fetch:
         prepare, total = self.prepare, self.total
         if self.count >= total:
             return
-        for batch in iterator:
-            self.count += 1
-            self.is_last = self.count >= total
-            yield batch if prepare is None else prepare(batch)
-            if self.is_last:
-                return
+        try:
+            for batch in iterator:
+                self.count += 1
+                self.is_last = self.count >= total
+                yield batch if prepare is None else prepare(batch)
+                if self.is_last:
+                    return
+        except (ConnectionError, EOFError) as error:
+            raise self.dead_worker(error) from error
+        except RuntimeError as error:
+            if "resiz" not in str(error):
+                raise
+            raise RuntimeError(
+                f"Batch {self.count} could not be put together: its samples are of unequal shape. Pad them, or give the "
+                "DataLoader a collate_fn."
+            ) from error
+        self.ended_early()
+
+    def dead_worker(self, error: Exception) -> RuntimeError:
+        """A worker's end of a pipe is gone; torch says the same of other ways to die, with a signal's handler."""
+        time.sleep(0.1)  # that handler's error, which says more, comes now if it comes
+        return RuntimeError(
+            f"A DataLoader worker was killed or died while batch {self.count} was loaded ({type(error).__name__}): out of "
+            "memory? Try fewer workers, or num_workers=0 to see the dataset's own error."
+        )
+
+    def ended_early(self) -> None:
+        """The loader promised more batches than it gave."""
+        message = f"The dataloader ended after {self.count} of its {self.total} batches"
+        if isinstance(self.loader, DataLoader) and not _streams(self.loader):
+            raise RuntimeError(
+                f"{message} (batch {self.count}): the __getitem__ of {type(self.loader.dataset).__name__}, line "
+                f"{_line(self.loader.dataset)}, or its sampler raised StopIteration, which ends a loop silently. "
+                "Raise IndexError or ValueError there."
+            )
+        warn_once(f"{message}: its __len__ is too high.")
 
     def _ahead(self, iterator: Iterator[Any]) -> Iterator[Any]:
         if self.count >= self.total:
@@ -81,6 +114,14 @@ class Fetch:
     def _remember(self) -> None:
         if hasattr(self.loader, "state_dict"):
             self.state = self.loader.state_dict()
+
+
+def _line(dataset: Any) -> str:
+    try:
+        lines, start = inspect.getsourcelines(type(dataset).__getitem__)
+        return f"{start} to {start + len(lines) - 1}"
+    except (OSError, TypeError, AttributeError):
+        return "?"
 
 
 def _out_of_triple(prepare: Callable[[Any], Any] | None) -> Callable[[Any], Any]:

@@ -11,13 +11,6 @@ from torch import Tensor, nn
 from fulmen.errors import NonFiniteError
 from fulmen.values import on_host
 
-POLICIES = ("stop", "warn", "skip")
-
-
-def is_bad(loss: Tensor) -> bool:
-    """Whether a loss on the CPU, where nothing waits for it, is NaN or infinite."""
-    return loss.is_cpu and not math.isfinite(on_host(loss))
-
 
 def bad_gradient(module: nn.Module) -> str | None:
     """Name of the first parameter whose gradient is not finite."""

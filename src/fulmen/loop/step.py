@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -11,8 +12,10 @@ from torch.optim import Optimizer
 
 from fulmen.errors import MisconfigurationException, NonFiniteError
 from fulmen.hooks import HookTable, check_step, reported
-from fulmen.loop.guard import bad_gradient, is_bad
+from fulmen.loop.guard import bad_gradient
 from fulmen.optim import LightningOptimizer, repeats_closure
+from fulmen.tree import detach
+from fulmen.values import on_host
 from fulmen.warn import rank_zero_warn, warn_once
 
 if TYPE_CHECKING:
@@ -180,7 +183,7 @@ class AutomaticStep(Step):
             self.output = {}
             self.strategy.skip_backward()
             return None
-        if is_bad(loss):
+        if loss.is_cpu and not isfinite(on_host(loss)):  # nothing waits for a CPU tensor
             self.suspect = True
         if self.accumulate > 1:
             loss = loss / self.accumulate
@@ -327,7 +330,7 @@ class ManualStep(Step):
         if not self.listens:
             return None
         if isinstance(output, dict):
-            return output
+            return detach(output)
         return {"loss": output.detach()} if isinstance(output, Tensor) else {}
 
     def run_optimizer(self, wrapped: LightningOptimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ from fulmen.loop.source import Source
 from fulmen.loop.step import ManualStep, Step
 from fulmen.options import seconds
 from fulmen.states import RunningStage
-from fulmen.warn import PossibleUserWarning, rank_zero_info, rank_zero_warn
+from fulmen.warn import PossibleUserWarning, log, rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
     from fulmen.hooks import HookTable
@@ -53,6 +53,7 @@ class TrainLoop:
         self.min_epochs, self.min_steps = trainer.options.min_epochs or 0, trainer.options.min_steps or 0
         self.max_steps: int = trainer.options.max_steps
         self.num_batches: int | float = 0
+        self.asks_ranks = False
         self.batch_idx = -1  # of the batch in hand, or the last one
         self.validate_at: int | float = math.inf  # the batch of this epoch after which validation is due
         self.validates = False
@@ -161,6 +162,31 @@ class TrainLoop:
                 "The train dataloader gives no batches: its dataset is empty, or drop_last=True with fewer samples than "
                 "batch_size."
             )
+        self.agree_on_length()
+
+    def agree_on_length(self) -> None:
+        """Every step is one of all ranks together, so all need as many batches."""
+        counts = self.trainer.strategy.gather_object(self.num_batches)
+        self.asks_ranks = len(counts) > 1 and math.inf in counts  # then each step asks whether all have a batch
+        if not self.asks_ranks and len(set(counts)) > 1:
+            raise MisconfigurationException(
+                f"The ranks have different numbers of train batches, {counts}, and would wait for each other: give all the "
+                f"same, or set limit_train_batches={min(counts)}."
+            )
+
+    def together(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches, as long as every rank has one."""
+        strategy, end = self.trainer.strategy, object()
+        while True:
+            batch = next(batches, end)
+            if not strategy.reduce_boolean_decision(batch is not end, all=True):
+                if batch is not end:
+                    log.warning(
+                        "Rank %d has batches left when another rank has none: the epoch ends for all. Share the data out "
+                        "evenly to use them.", strategy.global_rank,
+                    )  # fmt: skip
+                return
+            yield batch
 
     # ---- one epoch
 
@@ -190,7 +216,7 @@ class TrainLoop:
         self.plan_validation()
         self.fetch = Fetch(loader, self.source.lengths[0], self.num_batches, trainer.preparation("train"))
         self.open_iterator(resume)
-        return iter(self.fetch)
+        return self.together(iter(self.fetch)) if self.asks_ranks else iter(self.fetch)
 
     def configure_step(self) -> None:
         trainer = self.trainer
