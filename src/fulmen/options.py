@@ -194,6 +194,8 @@ def _check_choices(options: Options) -> None:
                  "use_distributed_sampler", "detect_anomaly", "barebones", "sync_batchnorm", "enable_autolog_hparams"):  # fmt: skip
         if getattr(options, name) not in (None, True, False):
             raise TypeError(f"{name}={getattr(options, name)!r} must be True or False.")
+    if not isinstance(options.default_root_dir, (str, os.PathLike, type(None))):
+        raise TypeError(f"default_root_dir={options.default_root_dir!r} must be a path.")
     if options.profiler is not None:
         words = ("simple", "advanced", "pytorch", "xla")
         if isinstance(options.profiler, str) and options.profiler not in words:
@@ -278,9 +280,14 @@ def _defaults(options: Options) -> Options:
         enable_checkpointing=options.enable_checkpointing is not False,
         enable_progress_bar=options.enable_progress_bar is not False,
         enable_model_summary=options.enable_model_summary is not False,
-        default_root_dir=os.getcwd() if options.default_root_dir is None else os.fspath(options.default_root_dir),
+        default_root_dir=_folder(options.default_root_dir),
         **limits,
     )
+
+
+def _folder(root: Any) -> str:
+    root = os.getcwd() if root is None else os.fspath(root)
+    return root if "://" in root else os.path.normpath(os.path.expanduser(root))
 
 
 def _fast_dev_run(options: Options) -> Options:

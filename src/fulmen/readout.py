@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -240,8 +239,7 @@ class Readout:
 
     @property
     def default_root_dir(self) -> str:
-        root = self.options.default_root_dir
-        return root if "://" in root else os.path.normpath(os.path.expanduser(root))
+        return self.options.default_root_dir
 
     @property
     def log_dir(self) -> str | None:

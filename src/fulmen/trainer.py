@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -290,11 +291,12 @@ EVALUATE = ("dataloaders", "ckpt_path", "verbose", "datamodule", "weights_only")
 
 
 def _spelled_old(arguments: dict[str, Any]) -> bool:
-    """Values of today's arguments that only older programs give."""
+    """Values of today's arguments that only older programs give, or that stand in the environment."""
     return (
         arguments["max_steps"] is None
         or isinstance(arguments["accumulate_grad_batches"], dict)
         or arguments["profiler"] is True
         or arguments["accelerator"] in ("ddp", "ddp_cpu", "ddp_spawn", "dp", "ddp2", "horovod")
         or arguments["strategy"] in ("dp", "ddp2", "horovod", None)
+        or any(variable.startswith("PL_TRAINER_") for variable in os.environ)
     )

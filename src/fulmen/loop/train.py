@@ -141,7 +141,7 @@ class TrainLoop:
             self.validation.load_data()
         self.schedule_validation()
         every = self.trainer.log_every_n_steps
-        if self.trainer.loggers and self.num_batches < every:
+        if self.trainer.loggers and self.num_batches < every and not self.trainer.fast_dev_run:
             rank_zero_warn(
                 f"An epoch has {self.num_batches} batches, fewer than log_every_n_steps={every}: set it lower to see the "
                 "logs of steps.",
