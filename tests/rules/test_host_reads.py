@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import linecache
 import sys
 from pathlib import Path
 
@@ -21,27 +22,23 @@ CONVERSIONS = {"float"}
 # Functions that are there to read values, or that run once a run.
 MAY_READ = {
     "strategy/base.py: Strategy.teardown": "a run is over, and its module leaves the device",
+    "loop/guard.py: _all_finite": "once for each checkpoint, before it is written",
+    "loop/rows.py: write": "float() of what `read` has brought over",
     "values.py: read": "the place where values are read, all in one transfer",
     "values.py: wide": "float() of a Python number",
-}
-
-# Functions that read values of CPU tensors only, where nothing waits.
-ON_THE_CPU = {
-    "logs.py:put": "a number is cheaper to keep than a copy",
-    "guard.py:is_bad": "a loss that is not finite is noticed before it reaches the weights",
 }
 
 
 def reads(module: Module) -> list[str]:
     """Where the module reads what may be a tensor's value, as "file: function"."""
-    found = []
+    found, lines = [], module.text.splitlines()
 
     def visit(node: ast.AST, function: str) -> None:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             function = f"{function}.{node.name}" if function else node.name
         elif isinstance(node, ast.ClassDef):
             function = node.name
-        if isinstance(node, ast.Call) and _is_read(node):
+        if isinstance(node, ast.Call) and _is_read(node) and not on_the_cpu(lines[node.lineno - 1]):
             found.append(f"{module.place}: {function}")
         for child in ast.iter_child_nodes(node):
             visit(child, function)
@@ -50,14 +47,17 @@ def reads(module: Module) -> list[str]:
     return found
 
 
+def on_the_cpu(line: str) -> bool:
+    """`on_host` is for tensors of the CPU, where nothing waits; the line that calls it has to ask."""
+    return "on_host(" in line and ".is_cpu" in line
+
+
 def _is_read(call: ast.Call) -> bool:
     if isinstance(call.func, ast.Attribute):
         return call.func.attr in READS
-    return (
-        isinstance(call.func, ast.Name)
-        and call.func.id in CONVERSIONS
-        and bool(call.args)
-        and not isinstance(call.args[0], ast.Constant)
+    return isinstance(call.func, ast.Name) and (
+        call.func.id == "on_host"
+        or (call.func.id in CONVERSIONS and bool(call.args) and not isinstance(call.args[0], ast.Constant))
     )
 
 
@@ -80,16 +80,16 @@ class Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function is torch.ops.aten._local_scalar_dense.default:
-            self.count += caller() not in ON_THE_CPU
+            self.count += not on_the_cpu(calling_line())
         return function(*args, **(kwargs or {}))
 
 
-def caller() -> str:
-    """File and function of Fulmen's that the call came from, "logs.py:put"."""
+def calling_line() -> str:
+    """The line of Fulmen's source that the call came from."""
     frame = sys._getframe(2)
     while frame and SOURCE not in Path(frame.f_code.co_filename).parents:
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}" if frame else ""
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno) if frame else ""
 
 
 class Small(L.LightningModule):

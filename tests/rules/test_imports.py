@@ -24,7 +24,7 @@ LAYERS = [
     {"options", "hooks", "optim", "logs", "data", "combined", "loaders", "checkpoint"}
     | {"summary", "introspection", "types", "states"},
     {"strategy", "slurm", "precision", "device", "callbacks.base", "lifecycle", "export"},
-    {"values", "collection", "memory", "parameters", "flops", "signals", "loop.progress", "loop.guard"},
+    {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress", "loop.guard"},
     {"tree", "seed", "warn", "errors", "__init__"},
 ]
 HEIGHT = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}

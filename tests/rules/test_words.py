@@ -28,7 +28,7 @@ EXCEPT = {
 NOWHERE = {
     "a path of somebody's machine": re.compile(r"(?<![\w.~}])/(?:home|root|Users|work|mnt|opt)/\w"),
     "a package registry": re.compile(r"--(?:extra-)?index-url|--find-links|--trusted-host|/simple/"),
-    "an address in a network": re.compile(r"\b(?!127\.|0\.0\.0\.0)(?:\d{1,3}\.){3}\d{1,3}\b"),
+    "an address in a network": re.compile(r"\b(?!127\.|0\.0\.0\.0|1\.2\.3\.)(?:\d{1,3}\.){3}\d{1,3}\b"),
     "a mark of unfinished work": re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b"),
     "a conflict of git's": re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE),
 }
