@@ -186,16 +186,18 @@ def _end_after_exceptions(children: Children) -> None:
 
 
 @cache
-def follow_parent(rank: int) -> bool:
-    """Whether another process started this one with `place`; if so, this one ends when that one is gone."""
+def follow_parent(rank: int) -> int:
+    """The process that started this one with `place`, or 0; when that one is gone, this one ends."""
     parent = int(os.environ.pop("FULMEN_PARENT", 0))
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        print(f"rank {rank}: the process that started it ({parent}) is gone; it ends.", file=sys.stderr, flush=True)
+        print(
+            f"rank {rank}: the rank that started it (process {parent}) died, so it ends.", file=sys.stderr, flush=True
+        )
         os._exit(1)
 
     if parent:
         threading.Thread(target=watch, daemon=True).start()
-    return bool(parent)
+    return parent

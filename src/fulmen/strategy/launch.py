@@ -91,10 +91,13 @@ def _reason(error: BaseException, strategy: ParallelStrategy) -> str | None:
                 strategy.store.compare_set(FAILURE, "", report)
             elif strategy.store.check([FAILURE]):
                 return strategy.store.get(FAILURE).decode()
+    parent = children.follow_parent(strategy.global_rank)
     if lost and children.started is not None:
         children.started.wait(children.GRACE_S, every=True)
         if not children.started.is_alive(every=True):
             return children.started.obituary()
+    elif lost and parent and os.getppid() != parent:
+        return f"rank {strategy.global_rank - strategy.local_rank} (process {parent}) died."
     return None
 
 
