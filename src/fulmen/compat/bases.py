@@ -139,7 +139,6 @@ _assign_today = HyperparametersMixin.hparams.fset
 
 def assign(self: Any, value: Any) -> None:
     """`self.hparams = ...` of anything with items, while the old import names are in use."""
-    warn_once("self.hparams = hparams is self.save_hyperparameters(hparams) today.")
     try:
         _assign_today(self, value)
     except AttributeError:
@@ -147,3 +146,4 @@ def assign(self: Any, value: Any) -> None:
             raise
         if value is not None:
             self.save_hyperparameters(value)
+    warn_once("self.hparams = hparams is self.save_hyperparameters(hparams) today.")

@@ -19,7 +19,7 @@ import torch
 
 from fulmen.callbacks.base import Callback
 from fulmen.compat import results
-from fulmen.hooks import CALLBACK_ONLY, SHARED, accepts, overrides, positional
+from fulmen.hooks import CALLBACK_ONLY, SHARED, STEPS, accepts, overrides, positional
 from fulmen.module import LightningModule
 from fulmen.warn import warn_once
 
@@ -182,7 +182,9 @@ SOURCES: dict[str, Call] = {
     "optimizer": lambda name, values: values["trainer"].step.optimizer,
     "optimizer_idx": lambda name, values: optimizer_index(values),
     "dataloader_idx": lambda name, values: 0,
-    "outputs": lambda name, values: values["trainer"].__dict__["_outputs"][name.split("_")[1]].gathered(),
+    "outputs": lambda name, values: (
+        values["trainer"].__dict__["_outputs"][name.split("_")[1]].gathered(nested="predict" in name)
+    ),
     "use_amp": lambda name, values: values["trainer"].precision_plugin.autocasts,
     "using_native_amp": lambda name, values: values["trainer"].precision_plugin.autocasts,
     "using_lbfgs": lambda name, values: isinstance(values["optimizer"], torch.optim.LBFGS),
@@ -241,9 +243,9 @@ def _follow_steps(module: Any) -> dict[str, tuple[Call, ...]]:
             warn_once(f"{type(module).__name__}.{name} is part of {step} today.")
             found[step] = (*found.get(step, ()), getattr(module, name))
     if mentions(module, "EvalResult", "TrainResult"):
-        for step in ("training_step", "validation_step", "test_step"):
+        for step in STEPS[:3]:
             found[step] = (*found.get(step, ()), partial(results.flush, module))
-    return found
+    return {step: after for step, after in found.items() if overrides(module, step, LightningModule)}
 
 
 def _epoch_ends(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any) -> bool:

@@ -72,11 +72,10 @@ class Outputs:
                 kept.update(detach({**one, **whole}))
                 self.kept.setdefault(idx, []).append(kept)
 
-    def gathered(self) -> Any:
-        """A list; with several loaders, or several optimizers, a list for each."""
-        count = self._count()
-        lists = [self.kept.get(idx, []) for idx in range(count)]
-        return lists if count != 1 else lists[0]
+    def gathered(self, nested: bool = False) -> Any:
+        """A list; with several loaders, or several optimizers, a list for each (with `nested`, for one too)."""
+        lists = [self.kept.get(idx, []) for idx in range(self._count())]
+        return lists if nested or len(lists) != 1 else lists[0]
 
     def _count(self) -> int:
         if self.stage == "train":
@@ -101,7 +100,12 @@ def end_epoch(module: Any, hook: Callable[[Any], Any], outputs: Outputs) -> None
 
 
 class Followed:
-    """A module's function with others behind it, in the module's place of it for the length of a run."""
+    """A module's function with others behind it, in the module's place of it for the length of a run.
+
+    Where one step calls another, only what follows the outer one runs.
+    """
+
+    inside = False
 
     def __init__(self, function: Callable[..., Any], after: tuple[Callable[[Any], Any], ...], own: Any) -> None:
         self.__wrapped__ = function  # what signatures are read from
@@ -109,7 +113,13 @@ class Followed:
         self.own = own  # what stood in its place on the module itself, None if nothing did
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        output = self.__wrapped__(*args, **kwargs)
+        if Followed.inside:
+            return self.__wrapped__(*args, **kwargs)
+        Followed.inside = True
+        try:
+            output = self.__wrapped__(*args, **kwargs)
+        finally:
+            Followed.inside = False
         for function in self.after:
             output = function(output)
         return output
