@@ -29,6 +29,10 @@ def module_of(model: Any, verb: str) -> LightningModule:
         return _compiled(model, inner)
     if not isinstance(model, LightningModule):
         raise TypeError(f"trainer.{verb}: model is a {type(model).__name__}; it must be a LightningModule.")
+    if "_modules" not in model.__dict__:
+        raise RuntimeError(
+            f"{type(model).__name__}.__init__ did not call super().__init__() before anything else; add it."
+        )
     return model
 
 
@@ -69,7 +73,7 @@ def datamodule(given: Any, loaders: tuple[Any, ...]) -> None:
 def fit(trainer: Trainer, module: LightningModule, train: Source, val: Source) -> None:
     """Everything that fit can know before it starts."""
     data = trainer.datamodule
-    _spelling(module)
+    check_spelling(module, LightningModule)
     require(module, LightningModule, "training_step", "with the signature (self, batch, batch_idx), returning the loss")
     check_step(module, "training_step")
     require(module, LightningModule, "configure_optimizers", "so that it returns an optimizer")
@@ -97,7 +101,7 @@ def fit(trainer: Trainer, module: LightningModule, train: Source, val: Source) -
 
 def evaluation(trainer: Trainer, module: LightningModule, source: Source, verb: str) -> None:
     step = {"validate": "validation_step", "test": "test_step"}[verb]
-    _spelling(module)
+    check_spelling(module, LightningModule)
     require(module, LightningModule, step, f"with the signature (self, batch, batch_idx) to use trainer.{verb}")
     check_step(module, step)
     if not source.exists:
@@ -105,7 +109,7 @@ def evaluation(trainer: Trainer, module: LightningModule, source: Source, verb: 
 
 
 def prediction(trainer: Trainer, module: LightningModule, source: Source) -> None:
-    _spelling(module)
+    check_spelling(module, LightningModule)
     if not overrides(module, "predict_step", LightningModule) and not overrides(module, "forward", nn.Module):
         raise MisconfigurationException(
             f"{type(module).__name__} has neither predict_step nor forward; define one of them to use trainer.predict."
@@ -113,14 +117,6 @@ def prediction(trainer: Trainer, module: LightningModule, source: Source) -> Non
     check_step(module, "predict_step")
     if not source.exists:
         raise source.missing(module, trainer.datamodule, "predict")
-
-
-def _spelling(module: LightningModule) -> None:
-    if "_modules" not in module.__dict__:
-        raise RuntimeError(
-            f"{type(module).__name__}.__init__ did not call super().__init__() before anything else; add it."
-        )
-    check_spelling(module, LightningModule)
 
 
 def callbacks(callbacks: list[Callback], new_trainer: Trainer | None = None) -> None:
