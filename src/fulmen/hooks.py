@@ -108,8 +108,7 @@ def build(trainer: Any, module: LightningModule, callbacks: Sequence[Callback]) 
     for name, given in MODULE_ONLY.items():
         key = name if name not in calls else f"module_{name}"
         calls[key] = (fitted(module, name, given),) if overrides(module, name, LightningModule) else ()
-    foreign = others(module, LightningModule).union(*(others(callback, Callback) for callback in callbacks))
-    if foreign or "fulmen.compat" in sys.modules:
+    if has_others(module, LightningModule) or any(has_others(callback, Callback) for callback in callbacks):
         from fulmen.compat.hooks import complete
 
         complete(calls, trainer, module, callbacks)
@@ -231,10 +230,11 @@ def resembling(owner: object, base: type, hook: str) -> str:
     return f" It has {best!r}: did you mean {hook!r}?"
 
 
-def others(owner: object, base: type) -> set[str]:
-    """The user's methods that look like hooks and that today's class has not."""
+def has_others(owner: object, base: type) -> bool:
+    """Whether the user's methods may be hooks that today's class has not; with compat in use, it knows better."""
     ends = ("_start", "_end", "_check", "_interrupt", "_dataloader", "_save", "_load", "_device")
-    return {n for n in _own_methods(type(owner), base) - set(dir(base)) if n.endswith(ends)}
+    own = _own_methods(type(owner), base) - set(dir(base))
+    return "fulmen.compat" in sys.modules or any(name.endswith(ends) for name in own)
 
 
 def reported(module: LightningModule, output: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from fulmen.callbacks.base import Callback
 from fulmen.datamodule import LightningDataModule
 from fulmen.errors import MisconfigurationException, nearest
-from fulmen.hooks import check_spelling, check_step, others, overrides, require
+from fulmen.hooks import check_spelling, check_step, has_others, overrides, require
 from fulmen.loop.source import Source
 from fulmen.module import LightningModule
 from fulmen.warn import rank_zero_warn
@@ -124,7 +124,7 @@ def callbacks(callbacks: list[Callback], new_trainer: Trainer | None = None) -> 
     seen: dict[str, Callback] = {}
     for callback in callbacks:
         check_spelling(callback, Callback)
-        if new_trainer is not None and others(callback, Callback):
+        if new_trainer is not None and has_others(callback, Callback):
             from fulmen.compat.hooks import constructed
 
             constructed(new_trainer, callback)

@@ -19,7 +19,7 @@ import torch
 
 from fulmen.callbacks.base import Callback
 from fulmen.compat import results
-from fulmen.hooks import CALLBACK_ONLY, SHARED, STEPS, accepts, overrides, positional
+from fulmen.hooks import CALLBACK_ONLY, SHARED, STEPS, accepts, check_step, overrides, positional
 from fulmen.module import LightningModule
 from fulmen.warn import warn_once
 
@@ -216,6 +216,8 @@ def complete(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, call
     if undo:
         calls["module_teardown"] += tuple(undo)
         calls["on_exception"] += tuple(undo)
+    if check_step(module, "training_step") == "more":  # the parameters of the other optimizers have no part in a turn
+        getattr(trainer.strategy, "ddp_kwargs", {}).setdefault("find_unused_parameters", True)
     _fill_bar(trainer, module)
 
 
