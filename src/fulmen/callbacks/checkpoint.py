@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 import torch
 from torch import Tensor
 
+from fulmen.callbacks import filename as names
 from fulmen.callbacks.base import Checkpoint
-from fulmen.callbacks.filename import COUNTERS, default_folder, fields, fill, warn_of_unknown
+from fulmen.callbacks.filename import COUNTERS
 from fulmen.checkpoint import files
 from fulmen.errors import CheckpointError, MisconfigurationException, SIGTERMException, nearest
 from fulmen.warn import rank_zero_info, rank_zero_warn
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from fulmen.trainer import Trainer
 
 MODES = ("min", "max")
+RANKING = ("best_model_score", "current_score", "kth_best_model_path", "kth_value", "last_model_path")
 
 
 class ModelCheckpoint(Checkpoint):
@@ -62,7 +65,7 @@ class ModelCheckpoint(Checkpoint):
         enable_version_counter: bool = True,
     ) -> None:
         by_default = every_n_train_steps is None and train_time_interval is None and every_n_epochs is None
-        self.dirpath = None if dirpath is None else _absolute(dirpath)
+        self.dirpath = None if dirpath is None else names.absolute(dirpath)
         self.filename = filename
         self.monitor = monitor
         self.verbose = verbose
@@ -97,31 +100,38 @@ class ModelCheckpoint(Checkpoint):
         self._by_batch = bool(self._every_n_train_steps) or train_time_interval is not None
         self._attends_batches = self._is_learning = False
         self._checked_s = 0.0
+        self._run: str | None = None  # goes into every file, to know those of this run after a restart
+        self._resumed_at: int | None = None
+        self._written: set[str] = set()
 
     def _check(self) -> None:
         """Refuse arguments that make no sense."""
-        if self.mode not in MODES:
-            raise MisconfigurationException(f"mode={self.mode!r} must be 'min' or 'max'.{nearest(self.mode, MODES)}")
-        if not isinstance(self.save_top_k, int) or self.save_top_k < -1:
-            raise MisconfigurationException(f"save_top_k={self.save_top_k!r} must be >= -1 (-1 keeps all, 0 none).")
-        if self.monitor is None and self.save_top_k > 1:
-            raise MisconfigurationException(
-                f"save_top_k={self.save_top_k} needs monitor='...', the name of a logged metric to rank files by. "
-                "Without one, save_top_k=1 keeps the newest and -1 keeps all."
-            )
-        if self.save_last not in (None, True, False, "link"):
-            raise MisconfigurationException(f"save_last={self.save_last!r} must be True, False, None or 'link'.")
         steps, epochs, interval = self._every_n_train_steps, self._every_n_epochs, self._train_time_interval
-        if steps < 0 or epochs < 0:
-            name, value = ("every_n_train_steps", steps) if steps < 0 else ("every_n_epochs", epochs)
-            raise MisconfigurationException(f"{name}={value} must be >= 0 (0 turns it off).")
         if interval is not None and not isinstance(interval, timedelta):
             raise TypeError(f"train_time_interval={interval!r} must be a datetime.timedelta.")
-        if (steps > 0) + (epochs > 0) + (interval is not None) > 1:
-            raise MisconfigurationException(
+        top_k = self.save_top_k if isinstance(self.save_top_k, int) else -2
+        for wrong, message in (
+            (self.mode not in MODES, f"mode={self.mode!r} must be 'min' or 'max'.{nearest(self.mode, MODES)}"),
+            (top_k < -1, f"save_top_k={self.save_top_k!r} must be an int >= -1 (-1 keeps all, 0 none)."),
+            (
+                top_k > 1 and self.monitor is None,
+                f"save_top_k={top_k} needs monitor='...', the name of a logged metric to rank files by. Without one, "
+                "save_top_k=1 keeps the newest and -1 keeps all.",
+            ),
+            (
+                self.save_last not in (None, True, False, "link"),
+                f"save_last={self.save_last!r} must be True, False, None or 'link'.",
+            ),
+            (steps < 0, f"every_n_train_steps={steps} must be >= 0 (0 turns it off)."),
+            (epochs < 0, f"every_n_epochs={epochs} must be >= 0 (0 turns it off)."),
+            (
+                (steps > 0) + (epochs > 0) + (interval is not None) > 1,
                 f"every_n_train_steps={steps}, every_n_epochs={epochs} and train_time_interval={interval} exclude each "
-                "other. Use one ModelCheckpoint for each."
-            )
+                "other. Use one ModelCheckpoint for each.",
+            ),
+        ):
+            if wrong:
+                raise MisconfigurationException(message)
 
     @property
     def every_n_epochs(self) -> int | None:
@@ -141,18 +151,8 @@ class ModelCheckpoint(Checkpoint):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "monitor": self.monitor,
-            "best_model_score": self.best_model_score,
-            "best_model_path": self.best_model_path,
-            "current_score": self.current_score,
-            "dirpath": self.dirpath,
-            "best_k_models": dict(self.best_k_models),
-            "kth_best_model_path": self.kth_best_model_path,
-            "kth_value": self.kth_value,
-            "last_model_path": self.last_model_path,
-            "progress": dict(self._progress),
-        }
+        kept = {name: getattr(self, name) for name in ("monitor", "dirpath", "best_model_path", *RANKING)}
+        return {**kept, "best_k_models": dict(self.best_k_models), "progress": dict(self._progress)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_model_path = state_dict["best_model_path"]
@@ -162,7 +162,7 @@ class ModelCheckpoint(Checkpoint):
                 "only best_model_path is taken over, and files in the former folder are left alone."
             )
             return
-        for name in ("best_model_score", "kth_best_model_path", "kth_value", "current_score", "last_model_path"):
+        for name in RANKING:
             setattr(self, name, state_dict.get(name, getattr(self, name)))
         self.best_k_models = dict(state_dict.get("best_k_models", {}))
         while len(self.best_k_models) > self.save_top_k > 0:  # save_top_k is less than it was
@@ -172,24 +172,20 @@ class ModelCheckpoint(Checkpoint):
     # ---- when
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.dirpath = trainer.strategy.broadcast(self.dirpath or _absolute(default_folder(trainer)))
-        if stage != "fit" or not trainer.is_global_zero or trainer.fast_dev_run:
-            return
-        try:
-            files.makedirs(self.dirpath)
-            if files.is_remote(self.dirpath):
-                return
-            files.remove_leftovers(self.dirpath)
-            reason = "" if os.access(self.dirpath, os.W_OK) else "it is not writable"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        if reason:
-            raise MisconfigurationException(
-                f"ModelCheckpoint cannot save in the folder {self.dirpath!r}: {reason}. Pass another dirpath, or "
-                "another default_root_dir to the Trainer."
-            )
+        self.dirpath = trainer.strategy.broadcast(self.dirpath or names.absolute(names.default_folder(trainer)))
+        self._run, self._resumed_at, self._written = None, None, set()
+        if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:
+            names.prepare(self.dirpath)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._run = checkpoint.get("fulmen", {}).get("run")
+        self._resumed_at = checkpoint.get("global_step")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint.setdefault("fulmen", {}).setdefault("run", self._run)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._run = self._run or trainer.strategy.broadcast(uuid4().hex)
         self._checked_s = time.monotonic()
         self._is_learning = self._progress["source"] is None and self.monitor not in (None, *trainer.callback_metrics)
         self._attends_batches = self._by_batch or self._is_learning
@@ -212,11 +208,10 @@ class ModelCheckpoint(Checkpoint):
             self._save_if_known(trainer, "batch")
 
     def _interval_is_over(self, trainer: Trainer) -> bool:
-        now_s = time.monotonic()
         assert self._train_time_interval is not None
-        over = trainer.strategy.broadcast(now_s - self._checked_s >= self._train_time_interval.total_seconds())
-        if over:
-            self._checked_s = now_s
+        passed_s = time.monotonic() - self._checked_s
+        over = trainer.strategy.broadcast(passed_s >= self._train_time_interval.total_seconds())
+        self._checked_s += passed_s if over else 0
         return over
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -247,9 +242,8 @@ class ModelCheckpoint(Checkpoint):
         # with several ranks, the others may be gone: only what all of them raise together can be waited for
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
         unsaved = trainer.global_step not in (0, self._progress["saved_at"])
-        if self.save_on_exception and together and unsaved and self._runs(trainer):
-            if isinstance(exception, CheckpointError):
-                return
+        wanted = self.save_on_exception and not isinstance(exception, CheckpointError)
+        if wanted and together and unsaved and self._runs(trainer):
             self._write(trainer, self._free_path(trainer, self._candidates(trainer)), self._next_last(trainer))
 
     def _runs(self, trainer: Trainer) -> bool:
@@ -263,9 +257,7 @@ class ModelCheckpoint(Checkpoint):
 
     def _epoch_is_due(self, trainer: Trainer) -> bool:
         every = self._every_n_epochs
-        return (
-            every > 0 and (trainer.current_epoch + 1) % every == 0 and self._progress["saved_at"] != trainer.global_step
-        )
+        return every > 0 and (trainer.current_epoch + 1) % every == 0
 
     def _learn(self, trainer: Trainer, source: str) -> None:
         """Remember where the monitored value comes from: the first moment at which it is there."""
@@ -278,7 +270,7 @@ class ModelCheckpoint(Checkpoint):
         if not progress["due"]:
             return
         if moment == "batch" and trainer.validation_due:
-            waiting_for = {self.monitor, *fields(self.filename)} - {None, *COUNTERS}
+            waiting_for = {self.monitor, *names.fields(self.filename)} - {None, *COUNTERS}
             if waiting_for - ({self.monitor} if source == "step" else set()):
                 return
         if self.monitor is not None and self.monitor not in self._candidates(trainer):
@@ -363,19 +355,25 @@ class ModelCheckpoint(Checkpoint):
         'epoch=2-val_loss=0.12.ckpt'
         """
         template = filename or self.filename or self.CHECKPOINT_JOIN_CHAR.join(f"{{{name}}}" for name in COUNTERS)
-        filled = fill(template, metrics, self.CHECKPOINT_EQUALS_CHAR if self.auto_insert_metric_name else "")
+        filled = names.fill(template, metrics, self.CHECKPOINT_EQUALS_CHAR if self.auto_insert_metric_name else "")
         parts = [prefix, filled, None if ver is None else f"v{ver}"]
         name = self.CHECKPOINT_JOIN_CHAR.join(part for part in parts if part) + self.FILE_EXTENSION
         return name if self.dirpath is None else files.join(self.dirpath, name)
 
     def _free_path(self, trainer: Trainer, metrics: dict[str, Any], own: Sequence[str] = (), filename: str = "") -> str:
         """The path for a file: one that no other file has, though it may be one of its `own`. Rank zero chooses."""
-        warn_of_unknown(filename or self.filename, metrics)
+        names.warn_of_unknown(filename or self.filename, metrics)
         path, version = self.format_checkpoint_name(metrics, filename), self.STARTING_VERSION
-        while trainer.is_global_zero and self._enable_version_counter and path not in own and files.exists(path):
+        while trainer.is_global_zero and self._enable_version_counter and path not in own and self._is_taken(path):
             path = self.format_checkpoint_name(metrics, filename, ver=version)
             version += 1
         return trainer.strategy.broadcast(path)
+
+    def _is_taken(self, path: str) -> bool:
+        if not files.exists(path) or self._resumed_at is None:
+            return files.exists(path)
+        known = path in self._written or path in self.best_k_models
+        return known or not names.is_overtaken(path, self._run, self._resumed_at)
 
     def file_exists(self, filepath: str | os.PathLike[str], trainer: Trainer) -> bool:
         """Whether rank zero finds a file there; every rank must ask."""
@@ -400,6 +398,7 @@ class ModelCheckpoint(Checkpoint):
     def _write(self, trainer: Trainer, path: str, last: str) -> None:
         """Save under `path` and `last` (one may be empty). What is saved of this callback is its state afterwards."""
         self._progress["saved_at"] = trainer.global_step
+        self._written |= {path, last}
         if last:
             if self.last_model_path not in ("", last):
                 self._progress["evicted"] = [*self._progress["evicted"], self.last_model_path]
@@ -430,9 +429,7 @@ class ModelCheckpoint(Checkpoint):
         """Whether `path` may be deleted: a checkpoint in this callback's folder, whatever a restored state says."""
         if not path.endswith(self.FILE_EXTENSION) or path in (*self.best_k_models, self.last_model_path):
             return False
-        if files.is_remote(path):
-            return path.startswith(f"{str(self.dirpath).rstrip('/')}/") and ".." not in path
-        return Path(os.path.realpath(os.path.dirname(path))).is_relative_to(os.path.realpath(self.dirpath or ""))
+        return names.is_inside(self.dirpath or "", path)
 
     def to_yaml(self, filepath: str | os.PathLike[str] | None = None) -> None:
         """Write the kept files and their scores as YAML, by default to best_k_models.yaml in the same folder."""
@@ -440,7 +437,3 @@ class ModelCheckpoint(Checkpoint):
 
         scores = {path: score.item() for path, score in self.best_k_models.items()}
         Path(filepath or files.join(self.dirpath or ".", "best_k_models.yaml")).write_text(yaml.safe_dump(scores))
-
-
-def _absolute(path: str | os.PathLike[str]) -> str:
-    return str(path) if files.is_remote(path) else os.path.realpath(os.path.expanduser(files.local(path)))

@@ -1,13 +1,15 @@
-"""Names of checkpoint files: templates such as "{epoch}-{val_loss:.2f}", and the folder they go to by default."""
+"""Names of checkpoint files: templates such as "{epoch}-{val_loss:.2f}", folders, and whose file it is."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fulmen.checkpoint.files import join
-from fulmen.errors import MisconfigurationException, nearest
+from fulmen.checkpoint import files
+from fulmen.errors import CheckpointError, MisconfigurationException, nearest
 from fulmen.warn import warn_once
 
 if TYPE_CHECKING:
@@ -53,7 +55,45 @@ def warn_of_unknown(template: str | None, metrics: Mapping[str, Any]) -> None:
 def default_folder(trainer: Trainer) -> str:
     """`checkpoints` in the folder of the first logger's run, or in the trainer's folder."""
     if not trainer.loggers:
-        return join(trainer.default_root_dir, "checkpoints")
+        return files.join(trainer.default_root_dir, "checkpoints")
     logger = trainer.loggers[0]
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-    return join(logger.save_dir or trainer.default_root_dir, str(logger.name), version, "checkpoints")
+    return files.join(logger.save_dir or trainer.default_root_dir, str(logger.name), version, "checkpoints")
+
+
+def prepare(folder: str) -> None:
+    """Make the folder, without the unfinished files of killed saves, or raise before any training is lost."""
+    try:
+        files.makedirs(folder)
+        if files.is_remote(folder):
+            return
+        files.remove_leftovers(folder)
+        reason = "" if os.access(folder, os.W_OK) else "it is not writable"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise MisconfigurationException(
+            f"ModelCheckpoint cannot save in the folder {folder!r}: {reason}. Pass another dirpath, or another "
+            "default_root_dir to the Trainer."
+        )
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """The one name of a local path, links resolved; a remote path as it is."""
+    return str(path) if files.is_remote(path) else os.path.realpath(os.path.expanduser(files.local(path)))
+
+
+def is_inside(folder: str, path: str) -> bool:
+    """Whether `path` lies in `folder`, whatever links and dots it has."""
+    if files.is_remote(path):
+        return path.startswith(f"{folder.rstrip('/')}/") and ".." not in path
+    return Path(os.path.realpath(os.path.dirname(path))).is_relative_to(os.path.realpath(folder))
+
+
+def is_overtaken(path: str, run: str | None, step: int) -> bool:
+    """Whether `run` wrote this file after `step`, from where it was then resumed: it will come to it again."""
+    try:
+        checkpoint = files.read(path, map_location="meta")
+    except CheckpointError:
+        return False
+    return checkpoint.get("fulmen", {}).get("run") == run and checkpoint.get("global_step", 0) > step
