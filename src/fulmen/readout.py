@@ -116,7 +116,7 @@ class Readout:
     def validation_due(self) -> bool:
         """Whether a validation follows the batch that was just trained on."""
         loop = self.train_loop
-        return loop is not None and loop.fetch is not None and loop.validation_due
+        return loop is not None and loop.fetch is not None and loop.schedule.due
 
     @property
     def should_log_step(self) -> bool:
@@ -318,7 +318,7 @@ class Readout:
     def val_check_batch(self) -> int | float | None:
         """Training batches from one validation to the next; None where a clock decides."""
         loop = self.train_loop
-        return None if loop is None or loop.interval_s is not None else loop.val_batches
+        return None if loop is None or loop.schedule.interval_s is not None else loop.schedule.every
 
     @property
     def predict_loop(self) -> PredictLoop | None:

@@ -340,6 +340,8 @@ def test_optimizer_step_that_hands_the_rest_on(rest):
 
 
 OLDEST = [
+    "e, b, optimizer, optimizer_i",
+    "e, b, optimizer, opt, second_order_closure=None",
     "epoch_nb, batch_nb, optimizer, optimizer_i",
     "current_epoch, batch_idx, optimizer, optimizer_i, second_order_closure=None",
     "current_epoch, batch_nb, optimizer, optimizer_idx, second_order_closure=None, on_tpu=False",

@@ -82,11 +82,13 @@ SPELLED = {old: name for name, olds in SPELLINGS.items() for old in olds.split()
 # Older arguments of hooks (after trainer and pl_module), for signatures whose own names say nothing.
 SIGNATURES: dict[str, tuple[str, ...]] = {
     "on_train_batch_start": ("batch batch_idx dataloader_idx",),
-    "on_train_batch_end": ("outputs batch batch_idx dataloader_idx",),
+    "on_train_batch_end": ("outputs batch batch_idx dataloader_idx", "batch batch_idx dataloader_idx"),
     "on_before_optimizer_step": ("optimizer optimizer_idx",),
     "optimizer_step": (
         "epoch batch_idx optimizer optimizer_idx optimizer_closure on_tpu using_native_amp using_lbfgs",
         "epoch batch_idx optimizer optimizer_idx optimizer_closure",
+        "epoch batch_idx optimizer optimizer_idx second_order_closure",
+        "epoch batch_idx optimizer optimizer_idx",
     ),
     "optimizer_zero_grad": ("epoch batch_idx optimizer optimizer_idx",),
     "backward": ("loss optimizer optimizer_idx", "trainer loss optimizer optimizer_idx"),
@@ -129,14 +131,17 @@ def adapt(owner: Any, name: str, hook: Call, given: tuple[str, ...]) -> Call | N
 def _wanted(name: str, hook: Call, first: int, today: list[str]) -> list[str] | None:
     """What the hook's parameters after the `first` are meant for, by their names, else by their number."""
     names = [SPELLED.get(one, one) for one in positional(hook)][first:]
-    known = next((i for i, one in enumerate(names) if one not in today and one not in SOURCES), len(names))
-    unnamed = known < min(len(names), len(today)) and accepts(hook, first + len(today))
-    if accepts(hook, first + known) and known and not unnamed:
-        return names[:known]
-    if accepts(hook, first + len(today)):
-        return None
     rows = [row.split() for row in (*SIGNATURES.get(name, ()), "")]
-    return next((row for row in rows if accepts(hook, first + len(row))), None)
+    known = {*today, *SOURCES, *(one for row in rows for one in row)}
+    leading = next((i for i, one in enumerate(names) if one not in known), len(names))
+    if leading and accepts(hook, first + leading):
+        return names[:leading]
+
+    def fits(row: list[str]) -> bool:
+        pairs = zip(names, row, strict=False)
+        return accepts(hook, first + len(row)) and all(one == meant for one, meant in pairs if one in known)
+
+    return None if fits(today) else next(filter(fits, rows), None)
 
 
 def _by_name(owner: Any, name: str, hook: Call, given: tuple[str, ...], wanted: list[str]) -> Call:

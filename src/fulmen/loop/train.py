@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,9 @@ from fulmen.loop import rows
 from fulmen.loop.evaluate import EvaluateLoop
 from fulmen.loop.fetch import Fetch, Pull
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, Progress
+from fulmen.loop.schedule import Schedule
 from fulmen.loop.source import Source
 from fulmen.loop.step import ManualStep, Step
-from fulmen.options import seconds
 from fulmen.states import RunningStage
 from fulmen.warn import PossibleUserWarning, log, rank_zero_info, rank_zero_warn
 
@@ -55,10 +54,7 @@ class TrainLoop:
         self.num_batches: int | float = 0
         self.asks_ranks = False
         self.batch_idx = -1  # of the batch in hand, or the last one
-        self.validate_at: int | float = math.inf  # the batch of this epoch after which validation is due
-        self.validates = False
-        self.interval_s: float | None = None
-        self.next_validation_s: float | None = None
+        self.schedule = Schedule(self)
         self.epoch_rng: dict[str, Any] | None = None  # random states from just before the epoch's iterator was made
         self.resume: dict[str, Any] | None = None  # what a checkpoint held of the epoch that it was taken in
 
@@ -101,6 +97,11 @@ class TrainLoop:
             hook()
 
     @property
+    def validates(self) -> bool:
+        """Whether there is something to validate with and on."""
+        return self.validation.enabled and self.trainer.val_source.exists
+
+    @property
     def hooks(self) -> HookTable:
         return self.trainer.hooks
 
@@ -139,7 +140,7 @@ class TrainLoop:
         validation = self.trainer.val_source
         if validation.exists and self.validation.enabled and not validation.loaded:
             self.validation.load_data()
-        self.schedule_validation()
+        self.schedule.plan()
         every = self.trainer.log_every_n_steps
         if self.trainer.loggers and self.num_batches < every and not self.trainer.fast_dev_run:
             rank_zero_warn(
@@ -204,7 +205,7 @@ class TrainLoop:
         trainer, epoch = self.trainer, self.progress.epoch
         if self.source.due(trainer.reload_dataloaders_every_n_epochs, epoch):
             self.load_data()
-            self.schedule_validation()
+            self.schedule.plan()
         loader = self.source.loaders[0]
         data.set_epoch(loader, epoch)
         trainer.refresh_hooks()
@@ -213,7 +214,10 @@ class TrainLoop:
             hook()
         trainer.refresh_hooks()
         self.configure_step()
-        self.plan_validation()
+        self.schedule.start_epoch()
+        self.row_every = trainer.log_every_n_steps or 2**62
+        self.step_limit = math.inf if self.max_steps == -1 else self.max_steps
+        self.schedules = bool(self.schedulers.configs)
         self.fetch = Fetch(loader, self.source.lengths[0], self.num_batches, trainer.preparation("train"))
         self.open_iterator(resume)
         return self.together(iter(self.fetch)) if self.asks_ranks else iter(self.fetch)
@@ -252,6 +256,7 @@ class TrainLoop:
         )
         assert fetch is not None
         batch_start, batch_end, late = hooks.on_train_batch_start, hooks.on_train_batch_end, hooks.late_train_batch_end
+        schedule = self.schedule
         run_step = step.run if step.takes != "iterator" else self.run_pulling
         logs.enter(TRAIN_BATCH)
         for batch in batches:
@@ -279,9 +284,7 @@ class TrainLoop:
                 hook(output, batch, idx)
             if trainer.should_stop:
                 trainer.stop_if_asked()
-            if (
-                progress.batch >= self.validate_at or fetch.is_last or self.trainer.should_stop
-            ) and self.validation_due:
+            if (progress.batch >= schedule.at or fetch.is_last or self.trainer.should_stop) and schedule.due:
                 self.validate()
             if self.schedules and step.stepping:
                 self.schedulers.watch("step", progress.stepped)
@@ -351,81 +354,6 @@ class TrainLoop:
 
     # ---- validation within training
 
-    def schedule_validation(self) -> None:
-        """Once a loader is known: after how many batches validation is due."""
-        trainer = self.trainer
-        interval, every_epoch = trainer.val_check_interval, trainer.check_val_every_n_epoch
-        self.interval_s = None if isinstance(interval, (int, float)) else seconds(interval, "val_check_interval")
-        if self.interval_s is not None:
-            self.val_batches: int | float = math.inf
-            self.next_validation_s = time.monotonic() + self.interval_s
-        elif isinstance(interval, int):
-            self.val_batches = interval
-            if (
-                interval > self.num_batches
-                and every_epoch is not None
-                and self.validation.enabled
-                and self.trainer.val_source.exists
-            ):
-                raise MisconfigurationException(
-                    f"val_check_interval={interval} is more than the {self.num_batches} batches of an epoch. Set it lower, or "
-                    "check_val_every_n_epoch=None to count batches over epochs."
-                )
-        elif self.num_batches == math.inf:
-            if interval != 1.0:
-                raise MisconfigurationException(
-                    f"val_check_interval={interval} is a share of an epoch whose length is not known; give an int (batches)."
-                )
-            self.val_batches = math.inf
-        else:
-            self.val_batches = max(1, int(self.num_batches * interval))
-            if interval == 1.0:
-                self.val_batches = self.num_batches
-
-    def plan_validation(self) -> None:
-        """At the start of an epoch: the batch after which the next validation runs."""
-        trainer, progress = self.trainer, self.progress
-        self.row_every = trainer.log_every_n_steps or 2**62
-        self.step_limit = math.inf if self.max_steps == -1 else self.max_steps
-        self.schedules = bool(self.schedulers.configs)
-        every_epoch = trainer.check_val_every_n_epoch
-        self.validates = (
-            self.validation.enabled and trainer.val_source.exists
-            and (every_epoch is None or (progress.epoch + 1) % every_epoch == 0)
-        )  # fmt: skip
-        self.validate_at = math.inf
-        if self.validates and self.interval_s is not None:
-            self.validate_at = 0  # the clock decides, looked at after each batch
-        elif self.validates:
-            self._set_next()
-
-    @property
-    def counts_on(self) -> bool:
-        """Whether batches are counted over epochs for the validation's interval."""
-        return self.trainer.check_val_every_n_epoch is None and isinstance(self.trainer.val_check_interval, int)
-
-    def _set_next(self) -> None:
-        progress, every = self.progress, self.val_batches
-        if every == math.inf:
-            self.validate_at = math.inf
-        elif self.counts_on:
-            self.validate_at = progress.batch + (every - progress.batches % every)
-        else:
-            self.validate_at = (progress.batch // every + 1) * every
-
-    @property
-    def validation_due(self) -> bool:
-        """Whether validation runs behind the batch that was just trained on."""
-        if not self.validates:
-            return False
-        if self.interval_s is not None:
-            return self.next_validation_s is not None and time.monotonic() >= self.next_validation_s
-        assert self.fetch is not None
-        if self.progress.batch >= self.validate_at or (self.trainer.should_stop and self.may_stop()):
-            return True
-        unsized = self.num_batches == math.inf and isinstance(self.trainer.val_check_interval, float)
-        return self.fetch.is_last and unsized
-
     def validate(self) -> None:
         trainer, progress = self.trainer, self.progress
         if trainer.val_source.due(trainer.reload_dataloaders_every_n_epochs, progress.epoch):
@@ -439,10 +367,7 @@ class TrainLoop:
         self.validation.end()
         progress.point = IN_EPOCH
         trainer.state.stage = RunningStage.TRAINING
-        if self.interval_s is not None:
-            self.next_validation_s = time.monotonic() + self.interval_s
-        else:
-            self._set_next()
+        self.schedule.advance()
         trainer.train_mode()
         self.logs.enter(TRAIN_BATCH)
 
@@ -460,21 +385,10 @@ class TrainLoop:
         progress, fetch = self.progress, self.fetch
         assert fetch is not None
         self.step.is_last = fetch.is_last
-        if progress.point == IN_EPOCH and progress.batch and self.validation_due_on_resume():
+        if progress.point == IN_EPOCH and progress.batch and self.schedule.due_on_resume:
             self.validate()
         progress.point = IN_EPOCH
         return not (fetch.is_last or progress.steps >= self.step_limit)
-
-    def validation_due_on_resume(self) -> bool:
-        """Whether the checkpoint was taken behind a batch whose validation was still to come."""
-        assert self.fetch is not None
-        progress, every = self.progress, self.val_batches
-        if not self.validates or self.interval_s is not None:
-            return False
-        count = progress.batches if self.counts_on else progress.batch
-        if every == math.inf:
-            return self.fetch.is_last
-        return count % every == 0
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, and what an epoch in progress needs to go on exactly."""
