@@ -11,27 +11,15 @@ from small import Net, Validated, make_trainer, numbers
 
 from fulmen import LightningModule
 from fulmen.callbacks import Callback
-from fulmen.checkpoint.hparams import HyperparametersMixin
 from fulmen.compat import bases, finder
-from fulmen.lifecycle import CheckpointHooks, DataHooks, ModelHooks
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-CLASSES = (LightningModule, ModelHooks, DataHooks, CheckpointHooks, Callback, HyperparametersMixin)
 
 
 @pytest.fixture(autouse=True)
 def completed():
-    """The base classes with their past, for one test."""
-    before = [dict(vars(one)) for one in CLASSES]
+    """The base classes with their past."""
     bases.complete()
-    yield
-    for one, members in zip(CLASSES, before, strict=True):
-        for name in set(vars(one)) - set(members):
-            delattr(one, name)
-        for name, value in members.items():
-            if vars(one)[name] is not value:
-                setattr(one, name, value)
 
 
 def fit(module, *callbacks, **options):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import zip_longest
 from types import MethodType
 from typing import Any
 
@@ -138,7 +139,7 @@ def _wanted(name: str, hook: Call, first: int, today: list[str]) -> list[str] | 
         return names[:leading]
 
     def fits(row: list[str]) -> bool:
-        pairs = zip(names, row, strict=False)
+        pairs = zip_longest(names, row)  # a known name behind the row belongs to another
         return accepts(hook, first + len(row)) and all(one == meant for one, meant in pairs if one in known)
 
     return None if fits(today) else next(filter(fits, rows), None)
