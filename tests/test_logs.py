@@ -596,7 +596,7 @@ def test_a_batch_without_a_size_needs_one_for_means_only():
     def without(self: Any, batch: Any, batch_idx: int) -> None:
         self.log("x", 1.0)
 
-    with pytest.raises(MisconfigurationException, match="batch size cannot be read.*batch_size="):
+    with pytest.raises(MisconfigurationException, match=r"batch size cannot be read.*batch_size="):
         make_trainer().test(logging_net(test_step=without), batches)
 
 
@@ -823,14 +823,18 @@ def test_hooks_in_which_nothing_can_be_logged(hook):
 
     module = type("Logging", (Validated,), {hook: call})()
     trainer = make_trainer()
-    with pytest.raises(MisconfigurationException, match=r"self.log\('x', ...\) was called where nothing can be logged"):
+
+    def run() -> None:
         trainer.fit(module, None if hook == "train_dataloader" else numbers(1), numbers(1))
         trainer.save_checkpoint("x.ckpt")
 
+    with pytest.raises(MisconfigurationException, match=r"self.log\('x', ...\) was called where nothing can be logged"):
+        run()
+
 
 @pytest.mark.parametrize(
-    "hook", ["on_predict_start", "on_predict_epoch_start", "on_predict_batch_start", "predict_step", "on_predict_batch_end",
-             "on_predict_epoch_end", "on_predict_end"]
+    "hook", ["on_predict_start", "on_predict_epoch_start", "on_predict_batch_start", "predict_step",
+             "on_predict_batch_end", "on_predict_epoch_end", "on_predict_end"]
 )  # fmt: skip
 def test_prediction_logs_nothing(hook):
     module = type("Logging", (Validated,), {hook: lambda self, *args: self.log("x", 1.0)})()
@@ -841,8 +845,7 @@ def test_prediction_logs_nothing(hook):
 def test_logging_without_a_trainer_says_so_once():
     module = Net()
     with pytest.warns(UserWarning, match="does nothing") as caught:
-        for _ in range(3):
-            module.log("x", 1.0)
+        [module.log("x", 1.0) for _ in range(3)]
     assert len(caught) == 1
     with pytest.raises(RuntimeError, match="logs while no trainer runs it"):
         L.Callback().log("x", 1.0)

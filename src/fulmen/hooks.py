@@ -40,8 +40,9 @@ CALLBACK_ONLY: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 MODULE_ONLY: dict[str, tuple[str, ...]] = {
-    "setup": ("stage",), "teardown": ("stage",), "prepare_data": (), "configure_model": (), "configure_sharded_model": (), "configure_callbacks": (),
-    "configure_optimizers": (), "optimizer_step": ("epoch", "batch_idx", "optimizer", "optimizer_closure"),
+    "setup": ("stage",), "teardown": ("stage",), "prepare_data": (), "configure_model": (),
+    "configure_sharded_model": (), "configure_callbacks": (), "configure_optimizers": (),
+    "optimizer_step": ("epoch", "batch_idx", "optimizer", "optimizer_closure"),
     "optimizer_zero_grad": ("epoch", "batch_idx", "optimizer"), "lr_scheduler_step": ("scheduler", "metric"),
     "configure_gradient_clipping": ("optimizer", "gradient_clip_val", "gradient_clip_algorithm"),
     "backward": ("loss",), "on_before_batch_transfer": ("batch", "dataloader_idx"),
@@ -55,7 +56,7 @@ STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
 
 
-# Hooks of checkpoints that run when all others of the moment are done, under "late_...": what they save is then complete.
+# Checkpoints' hooks run when all others of the moment are done, under "late_...": what they save is then complete.
 LATE = {
     "on_train_batch_end": "late_train_batch_end",
     "on_validation_end": "late_validation_end",
@@ -196,8 +197,8 @@ def check_step(module: LightningModule, name: str) -> str:
     if not named or required > most:
         wanted = "(self, batch, batch_idx)" if most == 2 else "(self, batch, batch_idx, dataloader_idx=0)"
         raise TypeError(
-            f"{type(module).__name__}.{name}{inspect.signature(step)} cannot take a batch; its signature must be {wanted}, "
-            "(self, batch) or (self, dataloader_iter): remove or default the others."
+            f"{type(module).__name__}.{name}{inspect.signature(step)} cannot take a batch; its signature must be "
+            f"{wanted}, (self, batch) or (self, dataloader_iter): remove or default the others."
         )
     if named[1:2] == ["dataloader_idx"]:
         return "dataloader_idx_only"

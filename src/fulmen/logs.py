@@ -46,7 +46,7 @@ PHASES = {
 
 
 class LogStore:
-    """All logged values of a run. `slots` is what self.log writes to at this moment; None where logging isn't allowed."""
+    """All logged values of a run. `slots` is what self.log writes to at this moment."""
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
@@ -76,21 +76,22 @@ class LogStore:
         """Check a (hook, name) pair that is new, or logged with other options than before, and give its slot."""
         if self.phase is None:
             raise MisconfigurationException(
-                f"self.log({name!r}, ...) was called where nothing can be logged. Call it inside a training, validation or "
-                "test step or one of their start, end, backward or optimizer hooks (not in configure_optimizers, setup, "
-                "predict or on_fit_*)."
+                f"self.log({name!r}, ...) was called where nothing can be logged. Call it inside a training, "
+                "validation or "
+                "test step or one of their start, end, backward or optimizer hooks (not in configure_optimizers, "
+                "setup, predict or on_fit_*)."
             )
         known = self.slots.get(name)
         if known is not None:
             raise MisconfigurationException(
-                f"self.log({name!r}, ...) was called twice with different arguments in the same hooks; log it with the same "
-                "arguments each time, or under another name."
+                f"self.log({name!r}, ...) was called twice with different arguments in the same hooks; log it with "
+                "the same arguments each time, or under another name."
             )
         self._check(name, value, rule)
         if self.loader_idx is not None and not rule[6] and self._elsewhere(name):
             raise MisconfigurationException(
-                f"self.log({name!r}, add_dataloader_idx=False) was called for several dataloaders, whose values would be "
-                "mixed; leave add_dataloader_idx at True, or log each loader under its own name."
+                f"self.log({name!r}, add_dataloader_idx=False) was called for several dataloaders, whose values "
+                "would be mixed; leave add_dataloader_idx at True, or log each loader under its own name."
             )
         kind = slot_class(value, rule[4])
         key = name
@@ -114,7 +115,8 @@ class LogStore:
             raise TypeError(f"self.log: the name must be a str, not {name!r}.")
         if LOADER_SUFFIX in name:
             raise MisconfigurationException(
-                f"self.log({name!r}, ...): names with {LOADER_SUFFIX!r} are reserved; leave the suffix out, it is added."
+                f"self.log({name!r}, ...): names with {LOADER_SUFFIX!r} are reserved; leave the suffix out, it is "
+                "added."
             )
         check_value(name, value)
         op = operation(rule[4])
@@ -126,7 +128,8 @@ class LogStore:
         on_epoch = phase.on_epoch if rule[3] is None else rule[3]
         if not phase.per_batch and on_step:
             raise MisconfigurationException(
-                f"self.log({name!r}, on_step=True) cannot be used in {phase.hooks}; log in the step, or with on_epoch=True."
+                f"self.log({name!r}, on_step=True) cannot be used in {phase.hooks}; log in the step, or with "
+                "on_epoch=True."
             )
         if not on_step and not on_epoch:
             raise MisconfigurationException(
@@ -208,9 +211,9 @@ class LogStore:
             if phase is TRAIN_BATCH:
                 for slot in table.values():
                     if slot.last is not None and slot.on_step:
-                        found[slot.step_name] = value = slot.typed(slot.last)
-                        if self.older.get(slot.name) is not slot.last:
-                            found[slot.name] = value
+                        value = slot.typed(slot.last)
+                        fresh = self.older.get(slot.name) is not slot.last
+                        found |= {n: value for n in (slot.step_name, slot.name) if fresh or n != slot.name}
         for slot, value in self._epoch_values(self.ending):
             found[slot.name] = found[slot.epoch_name] = value
         return {name: as_tensor(value) for name, value in found.items()}

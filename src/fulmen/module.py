@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from fulmen.trainer import Trainer
 
 OUTSIDE = (
-    "is not attached to a Trainer. A trainer is there during fit, validate, test and predict only: use it in setup() or a "
-    "later hook, not in __init__."
+    "is not attached to a Trainer. A trainer is there during fit, validate, test and predict only: use it in setup() "
+    "or a later hook, not in __init__."
 )
 
 
@@ -49,7 +49,7 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
     _automatic = True
     _example: Any = None
     _strict: bool | None = None
-    __jit_unused_properties__ = [
+    __jit_unused_properties__: ClassVar[list[str]] = [
         "trainer", "fabric", "logger", "loggers", "current_epoch", "global_step", "global_rank", "local_rank", "device",
         "dtype", "on_gpu", "example_input_array", "hparams", "hparams_initial", "strict_loading", "device_mesh",
         "automatic_optimization",
@@ -235,6 +235,7 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
         if slot is None or slot.rule != rule:
             slot = store.open(name, value, rule)
         slot.put(value, batch_size)
+        return None
 
     def _log_unattached(self, name: str) -> None:
         from fulmen.warn import warn_once
@@ -339,7 +340,8 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
         if given is None or asked is None or given == asked:
             return asked if given is None else given
         raise MisconfigurationException(
-            f"clip_gradients was called with {name}={given!r}, but the Trainer has {name}={asked!r}; give it in one place."
+            f"clip_gradients was called with {name}={given!r}, but the Trainer has {name}={asked!r}; give it in one "
+            "place."
         )
 
     def configure_gradient_clipping(

@@ -92,7 +92,8 @@ def _dicts(items: list[dict[str, Any]]) -> tuple[list[Any], list[tuple[Any, str 
                     else nearest(key, OUTER_KEYS)
                 )
                 raise MisconfigurationException(
-                    f"configure_optimizers returned a dict with the unknown key {key!r}; expected keys are {OUTER_KEYS}.{hint}"
+                    f"configure_optimizers returned a dict with the unknown key {key!r}; expected keys are "
+                    f"{OUTER_KEYS}.{hint}"
                 )
         if "optimizer" not in item:
             raise MisconfigurationException(f"configure_optimizers returned a dict without 'optimizer'; {FORMS}.")
@@ -128,8 +129,8 @@ def _check_config(config: LRSchedulerConfig, optimizers: list[Any]) -> None:
     held = getattr(config.scheduler, "optimizer", None)
     if isinstance(held, Optimizer) and not any(_bare(optimizer) is _bare(held) for optimizer in optimizers):
         raise MisconfigurationException(
-            f"configure_optimizers returned a {type(config.scheduler).__name__} of an optimizer that it did not return; "
-            "return both."
+            f"configure_optimizers returned a {type(config.scheduler).__name__} of an optimizer that it did not "
+            "return; return both."
         )
     if config.interval not in ("step", "epoch"):
         hint = nearest(config.interval, ("step", "epoch"))
@@ -142,7 +143,8 @@ def _check_config(config: LRSchedulerConfig, optimizers: list[Any]) -> None:
         )
     if config.reduce_on_plateau and config.monitor is None:
         raise MisconfigurationException(
-            "configure_optimizers returned ReduceLROnPlateau without a 'monitor': name the logged value that it watches, "
+            "configure_optimizers returned ReduceLROnPlateau without a 'monitor': name the logged value that it "
+            "watches, "
             '{"optimizer": ..., "lr_scheduler": ..., "monitor": "val_loss"}.'
         )
 
@@ -164,7 +166,7 @@ def repeats_closure(optimizer: Optimizer) -> bool:
 
 
 class LightningOptimizer:
-    """The optimizer as steps and hooks see it: `step` counts, scales and calls hooks; all else is the optimizer's own."""
+    """The optimizer as steps and hooks see it: `step` counts, scales and calls hooks; all else is its own."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
@@ -177,7 +179,7 @@ class LightningOptimizer:
         return self._optimizer
 
     @property
-    def __class__(self) -> type:  # so that isinstance(optimizer, torch.optim.Adam) holds
+    def __class__(self) -> type:  # pyright: ignore - so that isinstance(optimizer, torch.optim.Adam) holds
         return type(self._optimizer)
 
     def __getattr__(self, name: str) -> Any:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from fulmen.errors import MisconfigurationException, nearest
 from fulmen.warn import rank_zero_info, rank_zero_warn
@@ -73,6 +73,8 @@ def check(arguments: dict[str, Any]) -> Options:
     _check_counts(options)
     _check_limits(options)
     _check_choices(options)
+    _check_switches(options)
+    _check_absent(options)
     _check_loggers(options)
     _check_callbacks(options)
     if options.barebones:
@@ -101,12 +103,12 @@ def seconds(value: str | timedelta | dict[str, int], argument: str) -> float:
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=rest).total_seconds()
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _count(options: Options, name: str, least: int, words: str, none: bool = False) -> None:
-    value = getattr(options, name)
+    value: Any = getattr(options, name)
     if (value is None and none) or (is_count(value) and value >= least):
         return
     kind = TypeError if not is_count(value) and value is not None else MisconfigurationException
@@ -153,7 +155,8 @@ def _check_limits(options: Options) -> None:
     interval = options.val_check_interval
     if options.check_val_every_n_epoch is None and isinstance(interval, float) and interval != 1.0:
         raise MisconfigurationException(
-            f"check_val_every_n_epoch=None counts batches over epochs, so val_check_interval={interval!r} must be an int."
+            f"check_val_every_n_epoch=None counts batches over epochs, so val_check_interval={interval!r} must be an "
+            "int."
         )
     if interval is None or (is_count(interval) and interval >= 1):
         return
@@ -163,9 +166,15 @@ def _check_limits(options: Options) -> None:
         seconds(interval, "val_check_interval")
         return
     raise MisconfigurationException(
-        f"val_check_interval={interval!r} must be an int (batches), a float above 0.0 and up to 1.0 (share of the epoch), "
-        "or a duration such as '00:00:15:00'."
+        f"val_check_interval={interval!r} must be an int (batches), a float above 0.0 and up to 1.0 (share of the "
+        "epoch), or a duration such as '00:00:15:00'."
     )
+
+
+SWITCHES = (
+    "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "inference_mode", "barebones",
+    "use_distributed_sampler", "detect_anomaly", "sync_batchnorm", "enable_autolog_hparams",
+)  # fmt: skip
 
 
 def _check_choices(options: Options) -> None:
@@ -190,12 +199,17 @@ def _check_choices(options: Options) -> None:
         )
     if options.deterministic not in (None, True, False, "warn"):
         raise MisconfigurationException(f"deterministic={options.deterministic!r} must be True, False or 'warn'.")
-    for name in ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "inference_mode",
-                 "use_distributed_sampler", "detect_anomaly", "barebones", "sync_batchnorm", "enable_autolog_hparams"):  # fmt: skip
+
+
+def _check_switches(options: Options) -> None:
+    for name in SWITCHES:
         if getattr(options, name) not in (None, True, False):
             raise TypeError(f"{name}={getattr(options, name)!r} must be True or False.")
     if not isinstance(options.default_root_dir, (str, os.PathLike, type(None))):
         raise TypeError(f"default_root_dir={options.default_root_dir!r} must be a path.")
+
+
+def _check_absent(options: Options) -> None:
     if options.profiler is not None:
         words = ("simple", "advanced", "pytorch", "xla")
         if isinstance(options.profiler, str) and options.profiler not in words:
@@ -203,8 +217,8 @@ def _check_choices(options: Options) -> None:
                 f"profiler={options.profiler!r} is not known.{nearest(options.profiler, words)} Profilers are {words}."
             )
         raise MisconfigurationException(
-            f"profiler={options.profiler!r}: profilers are not part of Fulmen yet; leave the argument out (the known names "
-            f"will be {words})."
+            f"profiler={options.profiler!r}: profilers are not part of Fulmen yet; leave the argument out (the known "
+            f"names will be {words})."
         )
     if options.model_registry is not None:
         raise MisconfigurationException(
@@ -223,7 +237,8 @@ def _check_loggers(options: Options) -> None:
     for logger in given if isinstance(given, list) else [given]:
         if not isinstance(logger, Logger):
             raise TypeError(
-                f"logger={logger!r} must be True, False, a Logger instance such as TensorBoardLogger('.'), or a list of them."
+                f"logger={logger!r} must be True, False, a Logger instance such as TensorBoardLogger('.'), or a list "
+                "of them."
             )
 
 
@@ -246,7 +261,8 @@ def _check_callbacks(options: Options) -> None:
         raise MisconfigurationException("callbacks has more than one progress bar; keep one of them.")
     if bars and options.enable_progress_bar is False:
         raise MisconfigurationException(
-            f"callbacks has {type(bars[0]).__name__}, but enable_progress_bar=False. Set it to True or remove the callback."
+            f"callbacks has {type(bars[0]).__name__}, but enable_progress_bar=False. Set it to True or remove the "
+            "callback."
         )
 
 
@@ -294,8 +310,8 @@ def _fast_dev_run(options: Options) -> Options:
     count = int(options.fast_dev_run)
     rank_zero_info(f"fast_dev_run: {count} batch(es) of each loop, no logger, no checkpoint.")
     return replace(
-        options, max_steps=count, max_epochs=1, num_sanity_val_steps=0, val_check_interval=1.0, check_val_every_n_epoch=1,
-        **dict.fromkeys(LIMITS, count),
+        options, max_steps=count, max_epochs=1, num_sanity_val_steps=0, val_check_interval=1.0,
+        check_val_every_n_epoch=1, **dict.fromkeys(LIMITS, count),
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def callbacks(options: Options) -> list[Callback]:
 
 
 def merge(own: list[Callback], brought: Any) -> list[Callback]:
-    """The trainer's callbacks with those that the module's configure_callbacks brings, which replace their own class."""
+    """The trainer's callbacks with those of the module's configure_callbacks, which replace their own class."""
     brought = [] if brought is None else list(brought) if isinstance(brought, (list, tuple)) else [brought]
     for callback in brought:
         if not isinstance(callback, Callback):
@@ -89,7 +89,8 @@ def plugins(options: Options) -> dict[str, Any]:
             kind = "layer_sync"
         else:
             raise TypeError(
-                f"plugins has {plugin!r}; it must be a Precision, a ClusterEnvironment, a checkpoint IO or a layer sync."
+                f"plugins has {plugin!r}; it must be a Precision, a ClusterEnvironment, a checkpoint IO or a layer "
+                "sync."
             )
         if kind in found:
             raise MisconfigurationException(f"plugins has more than one of the kind {kind!r}; keep one.")

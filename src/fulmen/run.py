@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from signal import SIGTERM, SIGUSR1
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -28,6 +28,9 @@ from fulmen.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from fulmen.warn import rank_zero_info, warn_once
 from fulmen.watch import Watch
 
+if TYPE_CHECKING:
+    from fulmen.trainer import Trainer
+
 
 class Run(Readout):
     """The inside of Trainer's verbs, in the order in which it happens."""
@@ -36,6 +39,10 @@ class Run(Readout):
     val_check_interval: Any
 
     progress = Progress()
+
+    @property
+    def _trainer(self) -> Trainer:
+        return cast("Trainer", self)
 
     def _reset(self, module: LightningModule | None, datamodule: Any) -> None:
         """What belongs to one run of one verb."""
@@ -56,7 +63,7 @@ class Run(Readout):
         stages = {TrainerFn.FITTING: RunningStage.TRAINING}
         self.state = TrainerState(TrainerStatus.RUNNING, fn, stages.get(fn) or RunningStage(fn.value))
         self.should_stop = False
-        module.trainer = self
+        module.trainer = self._trainer
         if datamodule is not None:
             datamodule.trainer = self
 
@@ -66,9 +73,9 @@ class Run(Readout):
         An interruption is returned, not raised, so that it shows where the user called and not what lies below.
         """
         try:
-            with self.signals if self.state.fn == TrainerFn.FITTING else nullcontext():
-                with Watch(self._batches_so_far, self._place):
-                    result = self.strategy.launch(work)
+            signals = self.signals if self.state.fn == TrainerFn.FITTING else nullcontext()
+            with signals, Watch(self._batches_so_far, self._place):
+                result = self.strategy.launch(work)
             self.state.status = TrainerStatus.FINISHED
             return result
         except (KeyboardInterrupt, SIGTERMException) as error:
@@ -89,8 +96,9 @@ class Run(Readout):
 
     def _tell_place(self, error: BaseException) -> None:
         """Where in the run it happened, below the error's message."""
-        if self.train_loop is not None and self.train_loop.fetch is not None and hasattr(error, "add_note"):
-            error.add_note(f"Trainer.fit was at {self._place()}.")
+        note = getattr(error, "add_note", None)  # Python 3.11 and later
+        if self.train_loop is not None and self.train_loop.fetch is not None and note is not None:
+            note(f"Trainer.fit was at {self._place()}.")
 
     def _place(self) -> str:
         place = f"epoch {self.current_epoch}, batch {self.progress.batch}, global step {self.global_step}"
@@ -116,13 +124,13 @@ class Run(Readout):
     def _save_interrupted(self) -> None:
         """Where ckpt_path="last" looks for it; a SLURM job is also requeued, and then finds it by itself."""
         if self.signals.received == SIGUSR1 and slurm.requeues():
-            self.save_checkpoint(slurm.next_checkpoint(self.default_root_dir))
+            self._trainer.save_checkpoint(slurm.next_checkpoint(self.default_root_dir))
             if self.is_global_zero:
                 slurm.requeue()
             return
-        path = find.interrupted(self)
+        path = find.interrupted(self._trainer)
         if path is not None:
-            self.save_checkpoint(path)
+            self._trainer.save_checkpoint(path)
             rank_zero_info(f"Interrupted at global step {self.global_step}; ckpt_path='last' goes on from {path}")
 
     def _failed(self, error: BaseException) -> None:
@@ -137,17 +145,17 @@ class Run(Readout):
         self._merge_callbacks()
         path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
         if checkpoint is not None and ckpt_path in (None, "last", "hpc"):  # the same run goes on, in the same log
-            state.restore_loggers(self, checkpoint)
+            state.restore_loggers(self._trainer, checkpoint)
         module = self._setup()
         self.progress = Progress()
         self._restore_parts(checkpoint, path)
         self.strategy.setup(module, self.precision_plugin, training=True)
-        self.evaluation = EvaluateLoop(self, self.sources["val"], "validation")
+        self.evaluation = EvaluateLoop(self._trainer, self.sources["val"], "validation")
         self.evaluation.inside_fit = True
         self._build_loop(module)
         self._begin(module)
         if checkpoint is not None:
-            state.restore_training(self, checkpoint, path)
+            state.restore_training(self._trainer, checkpoint, path)
             rank_zero_info(f"Restored all states from {path}")
             del checkpoint
         self.strategy.barrier()
@@ -159,12 +167,12 @@ class Run(Readout):
         for hook in self.hooks.on_fit_end:
             hook()
         self._end()
-        find.forget_interrupted(self)
+        find.forget_interrupted(self._trainer)
 
     def _build_loop(self, module: LightningModule) -> None:
-        """The step, the schedulers and the training loop; configure_optimizers may ask the trainer for its estimates."""
+        """The step, the schedulers and the training loop; configure_optimizers may ask for the trainer's estimates."""
         assert self.evaluation is not None
-        loop = self.train_loop = TrainLoop(self, self.sources["train"], self.evaluation, self.progress)
+        loop = self.train_loop = TrainLoop(self._trainer, self.sources["train"], self.evaluation, self.progress)
         if self._previous is not None:
             loop.follow(self._previous, self._again)
         self._optimizers, self._scheduler_configs, frequencies = optim.build(module)
@@ -236,8 +244,8 @@ class Run(Readout):
                 for name, value in dict(owner.hparams_initial).items():
                     if name in merged and merged[name] is not value and merged[name] != value:
                         raise MisconfigurationException(
-                            f"The module and the datamodule both have the hyperparameter {name!r}, with different values; "
-                            "rename one, or save it with save_hyperparameters(logger=False)."
+                            f"The module and the datamodule both have the hyperparameter {name!r}, with different "
+                            "values; rename one, or save it with save_hyperparameters(logger=False)."
                         )
                     merged[name] = value
         for logger in self.loggers:
@@ -278,7 +286,7 @@ class Run(Readout):
         self._restore_parts(checkpoint, path)
         self.strategy.setup(module, self.precision_plugin, training=False)
         self._begin(module)
-        self.evaluation = EvaluateLoop(self, self.sources[stage], "validation" if stage == "val" else "test")
+        self.evaluation = EvaluateLoop(self._trainer, self.sources[stage], "validation" if stage == "val" else "test")
         self.evaluation.load_data()
         results = self.evaluation.run()
         self._end()
@@ -291,7 +299,7 @@ class Run(Readout):
         self._restore_parts(checkpoint, path)
         self.strategy.setup(module, self.precision_plugin, training=False)
         self._begin(module)
-        self.prediction = PredictLoop(self, self.sources["predict"], keep)
+        self.prediction = PredictLoop(self._trainer, self.sources["predict"], keep)
         predictions = self.prediction.run()
         self._end()
         return predictions
@@ -346,17 +354,17 @@ class Run(Readout):
 
     def _load_checkpoint(self, ckpt_path: Any, weights_only: bool | None) -> tuple[Any, Any]:
         """Read the file that ckpt_path means."""
-        path = self.ckpt_path = find.resolve(self, ckpt_path)
+        path = self.ckpt_path = find.resolve(self._trainer, ckpt_path)
         if path is None:
             return None, None
         rank_zero_info(f"Restoring from {path}")
-        return path, state.read(self, path, weights_only)
+        return path, state.read(self._trainer, path, weights_only)
 
     def _restore_parts(self, checkpoint: dict[str, Any] | None, path: Any) -> None:
         """All but the training's own state."""
         if checkpoint is not None:
-            state.restore_module(self, checkpoint, path)
-            state.restore_callbacks(self, checkpoint)
+            state.restore_module(self._trainer, checkpoint, path)
+            state.restore_callbacks(self._trainer, checkpoint)
 
 
 def _silent(*args: Any, **kwargs: Any) -> None:

@@ -55,4 +55,3 @@ class Signals:
         if self.received == signal.SIGINT:
             return KeyboardInterrupt()
         return SIGTERMException(128 + self.received)
-

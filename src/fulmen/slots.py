@@ -28,7 +28,10 @@ LOADER_SUFFIX = "/dataloader_idx_"
 class Slot:
     """What one call site logs under one name: the last value and, for on_epoch, what is kept of the epoch so far."""
 
-    __slots__ = ("dtype", "epoch_name", "graph", "last", "logger", "metric_attribute", "name", "on_epoch", "on_step", "op", "per_batch", "prog_bar", "rule", "step_name", "store", "sync", "total", "weight")  # fmt: skip
+    __slots__ = (
+        "dtype", "epoch_name", "graph", "last", "logger", "metric_attribute", "name", "on_epoch", "on_step", "op",
+        "per_batch", "prog_bar", "rule", "step_name", "store", "sync", "total", "weight",
+    )  # fmt: skip
 
     def __init__(self, name: str, rule: tuple[Any, ...], store: LogStore) -> None:
         prog_bar, logger, on_step, on_epoch, op, sync, _, graph, metric_attribute, _ = rule

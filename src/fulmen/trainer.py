@@ -97,14 +97,7 @@ class Trainer(Run):
         **others: Any,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name in options.NAMES}
-        if others or _spelled_old(arguments):
-            from fulmen.compat.arguments import translate
-
-            arguments = translate({**arguments, **others}, set(options.NAMES))
-            for name in arguments:
-                if name not in options.NAMES:
-                    raise options.unknown(name)
-        self.options = options.check(arguments)
+        self.options = options.check(_todays(arguments, others))
         self.state = TrainerState()
         self.should_stop = False
         for name in LIVE:
@@ -231,8 +224,8 @@ class Trainer(Run):
         return predictions
 
     def _evaluate(
-        self, verb: str, model: Any, dataloaders: Any, ckpt_path: Any, verbose: bool, datamodule: Any, weights_only: Any,
-        others: dict[str, Any],
+        self, verb: str, model: Any, dataloaders: Any, ckpt_path: Any, verbose: bool, datamodule: Any,
+        weights_only: Any, others: dict[str, Any],
     ) -> list[dict[str, float]]:  # fmt: skip
         dataloaders = verify.arguments(verb, others, ("model", *EVALUATE)).get("dataloaders", dataloaders)
         dataloaders, datamodule, module, ckpt_path = self._given(verb, model, dataloaders, datamodule, ckpt_path)
@@ -243,7 +236,7 @@ class Trainer(Run):
         results = self._guard(lambda: self._run_evaluation(stage, ckpt_path, weights_only))
         if isinstance(results, BaseException):
             raise results
-        if verbose and self.is_global_zero and results is not None:
+        if verbose and self.is_global_zero and results:
             show(verb, results)
         return results
 
@@ -288,6 +281,18 @@ class Trainer(Run):
 
 FIT = ("train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only")
 EVALUATE = ("dataloaders", "ckpt_path", "verbose", "datamodule", "weights_only")
+
+
+def _todays(arguments: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """The arguments in today's spelling; one that no time has known is an error."""
+    if others or _spelled_old(arguments):
+        from fulmen.compat.arguments import translate
+
+        arguments = translate({**arguments, **others}, set(options.NAMES))
+        for name in arguments:
+            if name not in options.NAMES:
+                raise options.unknown(name)
+    return arguments
 
 
 def _spelled_old(arguments: dict[str, Any]) -> bool:

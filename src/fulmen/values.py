@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 on_host = Tensor.item
 """A CPU tensor's number: nothing waits for it, and it takes a tenth of the time of a copy."""
 
@@ -56,8 +55,8 @@ def is_metric(value: Any) -> bool:
 def _single(name: str, value: Tensor) -> Tensor:
     if value.numel() != 1:
         raise ValueError(
-            f"self.log({name!r}, ...): a tensor of shape {tuple(value.shape)} is not a single value; reduce it first, for "
-            "example with .mean()."
+            f"self.log({name!r}, ...): a tensor of shape {tuple(value.shape)} is not a single value; reduce it "
+            "first, for example with .mean()."
         )
     return value.detach().reshape(())
 

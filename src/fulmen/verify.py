@@ -88,8 +88,8 @@ def fit(trainer: Trainer, module: LightningModule, train: Source, val: Source) -
         check_step(module, "validation_step")
         if not val.exists and trainer.limit_val_batches != 0:
             rank_zero_warn(
-                f"{type(module).__name__} has validation_step, but there are no validation data: pass val_dataloaders=... or "
-                "define val_dataloader."
+                f"{type(module).__name__} has validation_step, but there are no validation data: pass "
+                "val_dataloaders=... or define val_dataloader."
             )
     elif val.exists and trainer.limit_val_batches != 0:
         rank_zero_warn(
@@ -133,6 +133,7 @@ def callbacks(callbacks: list[Callback], new_trainer: Trainer | None = None) -> 
         other = seen.setdefault(callback.state_key, callback)
         if other is not callback:
             raise MisconfigurationException(
-                f"callbacks has two {type(callback).__name__} with the same state_key {callback.state_key!r}, so their states "
+                f"callbacks has two {type(callback).__name__} with the same state_key {callback.state_key!r}, so "
+                "their states "
                 "cannot be told apart in a checkpoint. Give them different settings, or override state_key."
             )

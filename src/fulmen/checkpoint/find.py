@@ -55,7 +55,7 @@ def _best(trainer: Trainer) -> str:
 def newest(trainer: Trainer) -> str | None:
     """The newest good checkpoint of this run, or of the last run that logged to the same place."""
     for callback in trainer.checkpoint_callbacks:
-        found = callback.find_last(trainer) if hasattr(callback, "find_last") else None
+        found = getattr(callback, "find_last", lambda trainer: None)(trainer)
         if found:
             return found
     found = None
@@ -80,7 +80,7 @@ def _folders(trainer: Trainer) -> list[str]:
 
 def interrupted(trainer: Trainer) -> str | None:
     """Where a run that is asked to end saves: beside the first callback's files."""
-    folder = next((c.dirpath for c in trainer.checkpoint_callbacks if getattr(c, "dirpath", None)), None)
+    folder = next(filter(None, (getattr(c, "dirpath", None) for c in trainer.checkpoint_callbacks)), None)
     return None if folder is None else f"{folder}/{INTERRUPTED}"
 
 

@@ -49,15 +49,19 @@ def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
         if state:
             checkpoint[type(datamodule).__qualname__] = state
     if not weights_only:
-        for hook in trainer.hooks.on_save_checkpoint:
-            returned = hook(checkpoint)
-            if returned is not None:
-                from fulmen.compat.hooks import keep_state
-
-                keep_state(checkpoint, hook, returned)
+        _ask_hooks(trainer, checkpoint)
     else:
         module.on_save_checkpoint(checkpoint)
     return checkpoint
+
+
+def _ask_hooks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    for hook in trainer.hooks.on_save_checkpoint:
+        returned = hook(checkpoint)
+        if returned is not None:
+            from fulmen.compat.hooks import keep_state
+
+            keep_state(checkpoint, hook, returned)
 
 
 def _exact(trainer: Trainer) -> dict[str, Any]:
@@ -137,8 +141,8 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], path: Any) ->
     """Optimizers, schedulers, precision, and where the loop stood."""
     if "optimizer_states" not in checkpoint:
         raise CheckpointError(
-            f"{str(path)!r} holds the model only (it was saved with weights_only=True), so fit cannot go on from it: load it "
-            "with load_from_checkpoint and fit without ckpt_path."
+            f"{str(path)!r} holds the model only (it was saved with weights_only=True), so fit cannot go on from it: "
+            "load it with load_from_checkpoint and fit without ckpt_path."
         )
     _restore_optimizers(trainer, checkpoint, path)
     for config, state in zip(trainer.lr_scheduler_configs, checkpoint.get("lr_schedulers", ()), strict=False):
@@ -153,7 +157,8 @@ def _restore_optimizers(trainer: Trainer, checkpoint: dict[str, Any], path: Any)
     states = checkpoint["optimizer_states"]
     if len(states) != len(trainer.optimizers):
         raise MisconfigurationException(
-            f"{str(path)!r} holds the state of {len(states)} optimizer(s), configure_optimizers made {len(trainer.optimizers)}."
+            f"{str(path)!r} holds the state of {len(states)} optimizer(s), configure_optimizers made "
+            f"{len(trainer.optimizers)}."
         )
     for index, (optimizer, state) in enumerate(zip(trainer.optimizers, states, strict=True)):
         try:
@@ -174,8 +179,8 @@ def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
         loop.load_state_dict(state["loop"])
     if loop.max_epochs != -1 and loop.progress.epoch > loop.max_epochs:
         raise MisconfigurationException(
-            f"The checkpoint was taken in current_epoch={loop.progress.epoch}, but max_epochs={loop.max_epochs}; set max_epochs "
-            "higher to go on."
+            f"The checkpoint was taken in current_epoch={loop.progress.epoch}, but max_epochs={loop.max_epochs}; set "
+            "max_epochs higher to go on."
         )
     metrics = _metrics(trainer.lightning_module)
     if "logs" in state:

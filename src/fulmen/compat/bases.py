@@ -44,9 +44,13 @@ def complete() -> None:
         setattr(LightningModule, name, lambda self, output: output)
     for name, made in REPLACED.items():
         _replace(LightningModule, name, made)
-    LightningModule.tbptt_split_batch = lambda self, batch, split_size: split_batch(batch, split_size)
-    LightningModule.load_from_checkpoint = class_only(load)
-    LightningModule.load_from_metrics = class_only(load_from_metrics)
+    old = {
+        "tbptt_split_batch": lambda self, batch, split_size: split_batch(batch, split_size),
+        "load_from_checkpoint": class_only(load),
+        "load_from_metrics": class_only(load_from_metrics),
+    }
+    for name, made in old.items():
+        setattr(LightningModule, name, made)
     HyperparametersMixin.hparams = HyperparametersMixin.hparams.setter(assign)
 
 
@@ -86,7 +90,8 @@ def _backward(function: Method) -> Method:
 
     def method(self: Any, loss: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(loss, Tensor) or any(hasattr(one, "param_groups") for one in args):
-            loss, *args = (one for one in (loss, *args) if isinstance(one, Tensor))
+            loss, *rest = (one for one in (loss, *args) if isinstance(one, Tensor))
+            args = tuple(rest)
         for name in ("optimizer", "optimizer_idx"):
             kwargs.pop(name, None)
         return function(self, loss, *args, **kwargs)
@@ -134,7 +139,7 @@ def load_from_metrics(cls: Any, weights_path: Any, tags_csv: Any, map_location: 
     return load_module(cls, weights_path, map_location, hparams_file=tags_csv)
 
 
-_assign_today = HyperparametersMixin.hparams.fset
+_assign_today = HyperparametersMixin.__dict__["hparams"].fset
 
 
 def assign(self: Any, value: Any) -> None:

@@ -73,8 +73,8 @@ class EvaluateLoop:
         self.takes = check_step(self.module, f"{self.stage}_step")
         if len(self.counts) > 1 and "dataloader_idx" not in self.takes and self.takes != "iterator":
             raise MisconfigurationException(
-                f"{type(self.module).__name__}.{self.stage}_step is given batches of {len(self.counts)} dataloaders: add the "
-                "argument dataloader_idx to its signature, (self, batch, batch_idx, dataloader_idx=0)."
+                f"{type(self.module).__name__}.{self.stage}_step is given batches of {len(self.counts)} dataloaders: "
+                "add the argument dataloader_idx to its signature, (self, batch, batch_idx, dataloader_idx=0)."
             )
 
     def run(self) -> list[dict[str, float]]:

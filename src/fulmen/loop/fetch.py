@@ -74,8 +74,8 @@ class Fetch:
             if "resiz" not in str(error):
                 raise
             raise RuntimeError(
-                f"Batch {self.count} could not be put together: its samples are of unequal shape. Pad them, or give the "
-                "DataLoader a collate_fn."
+                f"Batch {self.count} could not be put together: its samples are of unequal shape. Pad them, or give "
+                "the DataLoader a collate_fn."
             ) from error
         self.ended_early()
 
@@ -83,8 +83,8 @@ class Fetch:
         """A worker's end of a pipe is gone; torch says the same of other ways to die, with a signal's handler."""
         time.sleep(0.1)  # that handler's error, which says more, comes now if it comes
         return RuntimeError(
-            f"A DataLoader worker was killed or died while batch {self.count} was loaded ({type(error).__name__}): out of "
-            "memory? Try fewer workers, or num_workers=0 to see the dataset's own error."
+            f"A DataLoader worker was killed or died while batch {self.count} was loaded ({type(error).__name__}): "
+            "out of memory? Try fewer workers, or num_workers=0 to see the dataset's own error."
         )
 
     def ended_early(self) -> None:

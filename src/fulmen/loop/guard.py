@@ -46,6 +46,6 @@ def check_weights(module: nn.Module, doing: str) -> None:
     name = bad_weight(module)
     if name is not None:
         raise NonFiniteError(
-            f"{name} holds NaN or infinite values, so {doing} was stopped and older checkpoints are untouched. Look at the "
-            "last batches and the learning rate; Trainer(detect_anomaly=True) finds the operation."
+            f"{name} holds NaN or infinite values, so {doing} was stopped and older checkpoints are untouched. Look "
+            "at the last batches and the learning rate; Trainer(detect_anomaly=True) finds the operation."
         )

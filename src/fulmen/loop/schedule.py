@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fulmen.errors import MisconfigurationException
 from fulmen.options import seconds
@@ -26,6 +26,7 @@ class Schedule:
 
     def plan(self) -> None:
         """Once the training data are known."""
+        interval: Any
         interval, num_batches = self.trainer.val_check_interval, self.loop.num_batches
         self.interval_s = None if isinstance(interval, (int, float)) else seconds(interval, "val_check_interval")
         if self.interval_s is not None:

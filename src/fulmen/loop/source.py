@@ -52,7 +52,8 @@ class Source:
     def missing(self, module: Any, datamodule: Any, verb: str) -> MisconfigurationException:
         where = type(datamodule if datamodule is not None else module).__name__
         return MisconfigurationException(
-            f"trainer.{verb} has no data: pass {verb}(..., {ARGUMENTS[self.stage]}=...), or define {self.hook} in {where}."
+            f"trainer.{verb} has no data: pass {verb}(..., {ARGUMENTS[self.stage]}=...), or define {self.hook} in "
+            f"{where}."
         )
 
     def load(self, strategy: Strategy, sampler: bool, overfit: bool, epoch: int = 0) -> None:

@@ -47,6 +47,9 @@ class Step:
         self.accumulate = 1
         self.stepping = True
 
+    def configure(self, accumulate: int, clip_val: Any, clip_algorithm: str | None) -> None:
+        """What may change from epoch to epoch."""
+
     def attach(self, hooks: HookTable) -> None:
         """Take the hook table; again whenever it is rebuilt."""
         self.before_backward, self.after_backward = hooks.on_before_backward, hooks.on_after_backward
@@ -131,7 +134,6 @@ class AutomaticStep(Step):
         self.lean = self.direct and not special
 
     def configure(self, accumulate: int, clip_val: Any, clip_algorithm: str | None) -> None:
-        """What may change from epoch to epoch."""
         self.accumulate = accumulate
         self.clip = (clip_val, clip_algorithm) if self.own_clip or (clip_val or 0) > 0 else None
         self.first = self.stepping = True
@@ -163,7 +165,7 @@ class AutomaticStep(Step):
         self.progress.stepped += 1
         return self.output
 
-    def closure(self) -> Tensor | None:
+    def closure(self) -> Tensor | None:  # noqa: C901 - the way of every step, without a call that can be spared
         """Loss and gradients of the current batch."""
         if self.special is None and self.takes == "batch_idx":
             output = self.module.training_step(self.batch, self.batch_idx)
@@ -210,8 +212,10 @@ class AutomaticStep(Step):
             self.own_step[0](self.progress.epoch, self.batch_idx, self.wrapped, self._whole_closure)
             if not self.closed:
                 raise MisconfigurationException(
-                    f"{type(self.module).__name__}.optimizer_step did not call its optimizer_closure, so training_step did not "
-                    "run; write optimizer.step(closure=optimizer_closure), or optimizer_closure() where nothing shall step."
+                    f"{type(self.module).__name__}.optimizer_step did not call its optimizer_closure, so "
+                    "training_step did not "
+                    "run; write optimizer.step(closure=optimizer_closure), or optimizer_closure() where nothing "
+                    "shall step."
                 )
         else:
             self.wrapped.step(closure=self._whole_closure)
@@ -290,7 +294,8 @@ class AutomaticStep(Step):
                 reported(self.module, output)
             return output["loss"]
         raise MisconfigurationException(
-            f"training_step returned a {type(output).__name__}; return the loss (a tensor), a dict with the key 'loss', or None."
+            f"training_step returned a {type(output).__name__}; return the loss (a tensor), a dict with the key "
+            "'loss', or None."
         )
 
     def _check(self, loss: Tensor | None) -> None:
@@ -302,7 +307,8 @@ class AutomaticStep(Step):
             raise MisconfigurationException(f"training_step's loss is a {type(loss).__name__}; it must be a tensor.")
         if loss.numel() != 1:
             raise MisconfigurationException(
-                f"training_step's loss has the shape {tuple(loss.shape)}; it must be a scalar: reduce it with .mean() or .sum()."
+                f"training_step's loss has the shape {tuple(loss.shape)}; it must be a scalar: reduce it with "
+                ".mean() or .sum()."
             )
         if not loss.requires_grad and self.optimizer is not None:
             raise MisconfigurationException(
@@ -320,8 +326,8 @@ class ManualStep(Step):
         for name, value in (("gradient_clip_val", clip_val), ("accumulate_grad_batches", accumulate - 1)):
             if value:
                 raise MisconfigurationException(
-                    f"{name} cannot be used with manual optimization: do it in training_step (self.clip_gradients, or step "
-                    "every N batches), or set self.automatic_optimization = True."
+                    f"{name} cannot be used with manual optimization: do it in training_step (self.clip_gradients, "
+                    "or step every N batches), or set self.automatic_optimization = True."
                 )
 
     def run(self, batch: Any, batch_idx: int) -> Any:
@@ -363,7 +369,8 @@ class ManualStep(Step):
         if self.optimizers and self.progress.steps == 0:
             rank_zero_warn(
                 "Manual optimization: no optimizer stepped in the whole epoch. Call self.optimizers(), "
-                "self.manual_backward(loss) and optimizer.step() in training_step, or set automatic_optimization = True."
+                "self.manual_backward(loss) and optimizer.step() in training_step, or set automatic_optimization = "
+                "True."
             )
 
 

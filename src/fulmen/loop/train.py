@@ -144,8 +144,8 @@ class TrainLoop:
         every = self.trainer.log_every_n_steps
         if self.trainer.loggers and self.num_batches < every and not self.trainer.fast_dev_run:
             rank_zero_warn(
-                f"An epoch has {self.num_batches} batches, fewer than log_every_n_steps={every}: set it lower to see the "
-                "logs of steps.",
+                f"An epoch has {self.num_batches} batches, fewer than log_every_n_steps={every}: set it lower to see "
+                "the logs of steps.",
                 category=PossibleUserWarning,
             )
 
@@ -160,8 +160,8 @@ class TrainLoop:
         (self.num_batches,) = source.limits(trainer.limit_train_batches, "limit_train_batches")
         if self.num_batches == 0:
             raise MisconfigurationException(
-                "The train dataloader gives no batches: its dataset is empty, or drop_last=True with fewer samples than "
-                "batch_size."
+                "The train dataloader gives no batches: its dataset is empty, or drop_last=True with fewer samples "
+                "than batch_size."
             )
         self.agree_on_length()
 
@@ -171,8 +171,8 @@ class TrainLoop:
         self.asks_ranks = len(counts) > 1 and math.inf in counts  # then each step asks whether all have a batch
         if not self.asks_ranks and len(set(counts)) > 1:
             raise MisconfigurationException(
-                f"The ranks have different numbers of train batches, {counts}, and would wait for each other: give all the "
-                f"same, or set limit_train_batches={min(counts)}."
+                f"The ranks have different numbers of train batches, {counts}, and would wait for each other: give "
+                f"all the same, or set limit_train_batches={min(counts)}."
             )
 
     def together(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -183,8 +183,8 @@ class TrainLoop:
             if not strategy.reduce_boolean_decision(batch is not end, all=True):
                 if batch is not end:
                     log.warning(
-                        "Rank %d has batches left when another rank has none: the epoch ends for all. Share the data out "
-                        "evenly to use them.", strategy.global_rank,
+                        "Rank %d has batches left when another rank has none: the epoch ends for all. Share the data "
+                        "out evenly to use them.", strategy.global_rank,
                     )  # fmt: skip
                 return
             yield batch
@@ -235,11 +235,13 @@ class TrainLoop:
             self.fetch.start()
             return
         self.epoch_rng = resume["epoch_rng"]
-        seed.restore(self.epoch_rng)
+        seed.restore(resume["epoch_rng"])
         self.fetch.resume(self.progress.batch, resume.get("loader"))
         seed.restore(resume["rng"])
 
-    def run_batches(self, batches: Iterator[Any], resume: dict[str, Any] | None) -> None:
+    def run_batches(  # noqa: C901 - the way of every batch, without a call that can be spared
+        self, batches: Iterator[Any], resume: dict[str, Any] | None
+    ) -> None:
         if resume is not None and not self.after_resume():
             return
         if self.trainer.should_stop and self.may_stop():
