@@ -93,10 +93,18 @@ def rank_zero_debug(*args: Any, stacklevel: int = 4, **kwargs: Any) -> None:
 
 @rank_zero_only
 def warn_once(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn on rank zero, the first time only that this process has this text to say."""
+    """Warn on rank zero, the first time only that this process has this text to say; it names the user's line."""
     if message not in warned:
         warned.add(message)
-        warnings.warn(message, category, stacklevel=3)
+        warnings.warn(message, category, stacklevel=_level_of_user())
+
+
+def _level_of_user() -> int:
+    """How far above the caller of this the nearest code outside of the package stands."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("fulmen.", "importlib")):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def disable_possible_user_warnings(module: str = "") -> None:
