@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fulmen.checkpoint import hparams, layout
-from fulmen.checkpoint.files import FORMAT
+from fulmen.checkpoint import files, hparams, layout
 from fulmen.errors import CheckpointError, MisconfigurationException
 from fulmen.loop.guard import check_weights
 from fulmen.loop.progress import EPOCH_ENDED
@@ -31,7 +30,7 @@ def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
         layout.VERSION_KEY: layout.VERSION,
         "state_dict": module.state_dict(),
         "loops": layout.loops(trainer),
-        "fulmen": {"version": FORMAT, "weights_only": weights_only},
+        "fulmen": {"version": files.FORMAT, "weights_only": weights_only},
     }
     if not weights_only:
         checkpoint["callbacks"] = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}
@@ -100,12 +99,7 @@ def _metric_states(module: torch.nn.Module) -> dict[str, Any]:
 
 def read(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, Any]:
     """The checkpoint at a path; one of another layout is brought into today's."""
-    checkpoint = trainer.strategy.load(path, map_location="cpu", weights_only=weights_only)
-    if "fulmen" not in checkpoint:
-        from fulmen.compat.checkpoints import upgrade
-
-        checkpoint = upgrade(checkpoint)
-    return checkpoint
+    return files.upgraded(trainer.strategy.load(path, map_location="cpu", weights_only=weights_only))
 
 
 def restore_module(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> None:
@@ -125,7 +119,7 @@ def restore_callbacks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         if getattr(hook, "__self__", None) is not trainer.lightning_module:  # its own ran before its weights came
             hook(checkpoint)
     for callback in trainer.callbacks:
-        state = states.get(callback.state_key)
+        state = states.get(callback.state_key) or states.get(type(callback).__qualname__)
         if state:
             callback.load_state_dict(state)
 

@@ -234,10 +234,11 @@ class TrainLoop:
             self.epoch_rng = seed.capture()
             self.fetch.start()
             return
-        self.epoch_rng = resume["epoch_rng"]
-        seed.restore(resume["epoch_rng"])
+        self.epoch_rng = resume["epoch_rng"] or seed.capture()  # None: the file tells nothing of random states
+        seed.restore(self.epoch_rng)
         self.fetch.resume(self.progress.batch, resume.get("loader"))
-        seed.restore(resume["rng"])
+        if resume["rng"] is not None:
+            seed.restore(resume["rng"])
 
     def run_batches(  # noqa: C901 - the way of every batch, without a call that can be spared
         self, batches: Iterator[Any], resume: dict[str, Any] | None
@@ -404,5 +405,5 @@ class TrainLoop:
         self.progress.load_state_dict(state["progress"])
         if "epoch_rng" in state:
             self.resume = state
-        else:
+        elif state["rng"] is not None:
             seed.restore(state["rng"])
