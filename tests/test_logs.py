@@ -822,14 +822,10 @@ def test_hooks_in_which_nothing_can_be_logged(hook):
         return inner(self, *args)
 
     module = type("Logging", (Validated,), {hook: call})()
-    trainer = make_trainer()
-
-    def run() -> None:
-        trainer.fit(module, None if hook == "train_dataloader" else numbers(1), numbers(1))
-        trainer.save_checkpoint("x.ckpt")
-
+    save = L.callbacks.LambdaCallback(on_train_epoch_end=lambda trainer, module: trainer.save_checkpoint("x.ckpt"))
+    trainer = make_trainer(callbacks=save)
     with pytest.raises(MisconfigurationException, match=r"self.log\('x', ...\) was called where nothing can be logged"):
-        run()
+        trainer.fit(module, None if hook == "train_dataloader" else numbers(1), numbers(1))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -71,6 +72,16 @@ class LogStore:
         """From here on self.log belongs to `phase` (None: not allowed)."""
         self.phase, self.loader_idx = phase, loader_idx
         self.slots = {} if phase is None else self.tables.setdefault((phase, loader_idx), {})
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Nothing can be logged for a while."""
+        phase, loader_idx = self.phase, self.loader_idx
+        self.enter(None)
+        try:
+            yield
+        finally:
+            self.enter(phase, loader_idx)
 
     def open(self, name: str, value: Any, rule: tuple[Any, ...]) -> Slot:
         """Check a (hook, name) pair that is new, or logged with other options than before, and give its slot."""

@@ -192,6 +192,7 @@ class Run(Readout):
         loop.take(self.step, schedulers)
 
     def _merge_callbacks(self) -> None:
+        self.lightning_module.__dict__["_logs"] = self.logs
         self.callbacks = parts.merge(self.callbacks, self.lightning_module.configure_callbacks())
         verify.callbacks(self.callbacks)
 
@@ -201,7 +202,6 @@ class Run(Readout):
         self.hooks = hooks.build(self, module, self.callbacks)
         for callback in self.callbacks:
             callback.__dict__["log"], callback.__dict__["log_dict"] = module.log, module.log_dict
-        module.__dict__["_logs"] = self.logs
         if self.options.barebones:
             module.__dict__["log"] = _silent
         self._prepare_data()

@@ -244,7 +244,7 @@ def test_last_may_have_a_template_and_the_former_one_goes():
     ("options", "said"),
     [
         ({"mode": "maxx"}, r"mode='maxx' must be 'min' or 'max'. Did you mean 'max'\?"),
-        ({"save_top_k": -2}, r"save_top_k=-2 must be >= -1"),
+        ({"save_top_k": -2}, r"save_top_k=-2 must be an int >= -1"),
         ({"save_top_k": 1.5}, r"save_top_k=1.5 must be"),
         ({"save_top_k": 3}, r"save_top_k=3 needs monitor="),
         ({"save_last": "lnik"}, r"save_last='lnik' must be True, False, None or 'link'"),

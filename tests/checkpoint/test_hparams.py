@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import fulmen as L
-from fulmen.checkpoint import files, hparams
+from fulmen.checkpoint import files, hparams, sidefiles
 from fulmen.checkpoint.hparams import AttributeDict
 from fulmen.errors import ForeignCheckpoint, MisconfigurationException
 
@@ -411,12 +411,12 @@ def test_hyperparameters_of_a_side_file_stand_in():
 def test_yaml_that_would_make_objects_is_refused():
     Path("h.yaml").write_text("x: !!python/object/apply:builtins.open [touched, w]\n")
     with pytest.raises(ValueError, match=r"'h.yaml' is not plain YAML"):
-        hparams.load_hparams_from_yaml("h.yaml")
+        sidefiles.load_hparams_from_yaml("h.yaml")
     assert not Path("touched").exists()
 
 
 def test_yaml_is_written_plain_and_read_back():
     values = {"lr": 0.1, "sizes": (1, 2), "dtype": torch.float16, "table": torch.ones(2), "mode": Mode.FAST}
-    hparams.save_hparams_to_yaml("h.yaml", values)
-    read = hparams.load_hparams_from_yaml("h.yaml")
+    sidefiles.save_hparams_to_yaml("h.yaml", values)
+    read = sidefiles.load_hparams_from_yaml("h.yaml")
     assert read == {"lr": 0.1, "sizes": [1, 2], "dtype": "torch.float16", "table": [1.0, 1.0], "mode": "fast"}

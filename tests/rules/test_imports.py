@@ -21,7 +21,7 @@ LAYERS = [
     {"readout", "parts", "verify", "compiled"},
     {"loop", "callbacks", "loggers"},
     {"module", "datamodule"},
-    {"options", "hooks", "optim", "logs", "data", "combined", "loaders", "checkpoint"}
+    {"options", "hooks", "optim", "logs", "slots", "data", "combined", "loaders", "checkpoint"}
     | {"summary", "introspection", "types", "states"},
     {"strategy", "slurm", "precision", "device", "callbacks.base", "lifecycle", "export"},
     {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress", "loop.guard"},

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import copy
-import csv
 import dataclasses
 import enum
 import inspect
@@ -12,8 +10,7 @@ import os
 import types
 import typing
 from argparse import Namespace
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import PurePath
 from typing import Any
@@ -22,9 +19,11 @@ import torch
 from torch import nn
 
 from fulmen.checkpoint import files
+from fulmen.checkpoint.plain import items_of, to_saveable
+from fulmen.checkpoint.sidefiles import load_hparams
 from fulmen.errors import ForeignCheckpoint, MisconfigurationException, nearest
 from fulmen.seed import isolate_rng
-from fulmen.warn import rank_zero_warn, warn_once
+from fulmen.warn import rank_zero_warn
 
 
 class AttributeDict(dict[str, Any]):
@@ -103,7 +102,7 @@ class HyperparametersMixin:
     def hparams(self, value: Any) -> None:
         """An argument of `__init__` that has items is kept as `save_hyperparameters(argument)` does; nothing else."""
         frame = inspect.currentframe()
-        if _items(value) is not None and any(value is given for given in _init_arguments(self, frame).values()):
+        if items_of(value) is not None and any(value is given for given in _init_arguments(self, frame).values()):
             self.save_hyperparameters(value, frame=frame)
             return
         raise AttributeError(
@@ -140,22 +139,13 @@ def _chosen(args: tuple[Any, ...], arguments: dict[str, Any]) -> tuple[str | Non
                 f"{nearest(unknown[0], arguments)}"
             )
         return "kwargs", {name: arguments[name] for name in args} if args else arguments
-    items = _items(containers[0])
+    items = items_of(containers[0])
     if items is None or len(containers) > 1:
         raise TypeError(
             f"save_hyperparameters({', '.join(map(repr, args))}) must get names of arguments as strings, or one dict, "
             "Namespace or dataclass."
         )
     return next((name for name, value in arguments.items() if value is containers[0]), None), items
-
-
-def _items(value: Any) -> Mapping[Any, Any] | None:
-    """What has names in a Namespace, dataclass or mapping; None for anything else."""
-    if isinstance(value, Namespace):
-        return dict(vars(value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return value if isinstance(value, Mapping) else None
 
 
 def _duplicate(hparams: Any) -> Any:
@@ -182,51 +172,6 @@ def store(checkpoint: dict[str, Any], obj: HyperparametersMixin) -> None:
         if omitted:
             own = checkpoint.setdefault("fulmen", {}).setdefault("omitted", {})
             own[obj.CHECKPOINT_HYPER_PARAMS_KEY] = omitted
-
-
-def to_saveable(hparams: Mapping[str, Any] | Namespace) -> tuple[dict[str, Any], list[str]]:
-    """`hparams` as data that loads with weights_only=True, and the names of those that have no such form."""
-    kept: dict[str, Any] = {}
-    omitted: list[str] = []
-    items = vars(hparams) if isinstance(hparams, Namespace) else hparams
-    for name in items:
-        try:
-            kept[str(name)] = _plain(items[name])
-        except Exception:  # also what a container that is filled late raises when it is read
-            omitted.append(str(name))
-    if omitted:
-        warn_once(
-            f"Hyperparameters {omitted} are not plain data: checkpoints leave them out, and load_from_checkpoint must "
-            f"be given them. To say so in the code: save_hyperparameters(ignore={omitted})."
-        )
-    return kept, omitted
-
-
-_KEPT = (type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device, torch.Size)
-
-
-def _plain(value: Any) -> Any:
-    kind = type(value)
-    if kind in _KEPT:
-        return value
-    if kind in (torch.Tensor, nn.Parameter):
-        return value.detach()
-    if isinstance(value, enum.Enum):
-        return _plain(value.value)
-    if (items := _items(value)) is not None:
-        plain = {_plain(name): _plain(items[name]) for name in items}
-        return kind(plain) if kind in (OrderedDict, Counter) else plain
-    for like, made in (((set, frozenset), set), (tuple, tuple), ((MutableSequence, range), list)):
-        if isinstance(value, like):
-            return made(_plain(item) for item in value)
-    if isinstance(value, PurePath):
-        return str(value)
-    if kind.__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
-        return value.tolist()
-    base: Any = next((base for base in (bool, int, float, str, bytes) if isinstance(value, base)), None)
-    if base is None:
-        raise TypeError(f"{kind.__name__} is not plain data")
-    return base(value)
 
 
 # ---- out of the checkpoint
@@ -331,7 +276,7 @@ def _make(target: Any, checkpoint: dict[str, Any], name: str, hparams_file: Any,
     )
     parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
     container = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME)
-    arguments = _arguments(cls, parameters, dict(_items(saved) or {}), container, given)
+    arguments = _arguments(cls, parameters, dict(items_of(saved) or {}), container, given)
     missing = [
         name
         for name, parameter in parameters.items()
@@ -396,56 +341,3 @@ def _revive(value: Any, hint: Any) -> Any:
             hints = typing.get_type_hints(kind)
             return kind(**{name: _revive(item, hints[name]) for name, item in value.items() if name in hints})
     return value
-
-
-# ---- side files
-
-
-def load_hparams(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Hyperparameters from a .yaml file, or from a .csv file with the columns key and value."""
-    suffix = os.path.splitext(str(path))[1].lower()
-    if suffix == ".csv":
-        rows = csv.DictReader(files.fetch(path).decode().splitlines())
-        return {row["key"]: _literal(row["value"]) for row in rows}
-    if suffix not in (".yaml", ".yml"):
-        raise ValueError(f"hparams_file={str(path)!r} must end in .yaml, .yml or .csv.")
-    return load_hparams_from_yaml(path)
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def load_hparams_from_yaml(config_yaml: str | os.PathLike[str], use_omegaconf: bool = True) -> dict[str, Any]:
-    """Hyperparameters from a YAML file; tags that would make objects are refused."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Knows tuples too."""
-
-    Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
-    try:
-        return yaml.load(files.fetch(config_yaml), Loader) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{str(config_yaml)!r} is not plain YAML, so it was refused: {error}") from error
-
-
-def _tuple(loader: Any, node: Any) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node))
-
-
-def save_hparams_to_yaml(
-    config_yaml: str | os.PathLike[str], hparams: Mapping[str, Any] | Namespace, use_omegaconf: bool = True
-) -> None:
-    """Write hyperparameters as plain YAML; those that are not plain data are left out with a warning."""
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        """Writes what YAML has no word for as text."""
-
-    Dumper.add_multi_representer(torch.Tensor, lambda dumper, value: dumper.represent_data(value.tolist()))
-    Dumper.add_multi_representer(object, lambda dumper, value: dumper.represent_str(str(value)))
-    files.local(config_yaml).write_text(yaml.dump(to_saveable(hparams)[0], Dumper=Dumper, sort_keys=False))

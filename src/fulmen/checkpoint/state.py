@@ -55,12 +55,13 @@ def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
 
 
 def _ask_hooks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    for hook in trainer.hooks.on_save_checkpoint:
-        returned = hook(checkpoint)
-        if returned is not None:
-            from fulmen.compat.hooks import keep_state
+    with trainer.logs.closed():
+        for hook in trainer.hooks.on_save_checkpoint:
+            returned = hook(checkpoint)
+            if returned is not None:
+                from fulmen.compat.hooks import keep_state
 
-            keep_state(checkpoint, hook, returned)
+                keep_state(checkpoint, hook, returned)
 
 
 def _exact(trainer: Trainer) -> dict[str, Any]:

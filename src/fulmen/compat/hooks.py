@@ -20,6 +20,7 @@ import torch
 
 from fulmen.callbacks.base import Callback
 from fulmen.compat import results
+from fulmen.datamodule import LightningDataModule
 from fulmen.hooks import CALLBACK_ONLY, SHARED, STEPS, accepts, check_step, overrides, positional
 from fulmen.module import LightningModule
 from fulmen.warn import warn_once
@@ -134,15 +135,17 @@ def _wanted(name: str, hook: Call, first: int, today: list[str]) -> list[str] | 
     names = [SPELLED.get(one, one) for one in positional(hook)][first:]
     rows = [row.split() for row in (*SIGNATURES.get(name, ()), "")]
     known = {*today, *SOURCES, *(one for row in rows for one in row)}
-    leading = next((i for i, one in enumerate(names) if one not in known), len(names))
-    if leading and accepts(hook, first + leading):
-        return names[:leading]
 
     def fits(row: list[str]) -> bool:
         pairs = zip_longest(names, row)  # a known name behind the row belongs to another
         return accepts(hook, first + len(row)) and all(one == meant for one, meant in pairs if one in known)
 
-    return None if fits(today) else next(filter(fits, rows), None)
+    if fits(today):
+        return None
+    leading = next((i for i, one in enumerate(names) if one not in known), len(names))
+    if leading and accepts(hook, first + leading):
+        return names[:leading]
+    return next(filter(fits, rows), None)
 
 
 def _by_name(owner: Any, name: str, hook: Call, given: tuple[str, ...], wanted: list[str]) -> Call:
@@ -214,6 +217,10 @@ def complete(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, call
                 found = late if side == AFTER or (owner is module and name == "on_batch_start") else early
                 found.append(_moment(owner, name, key, () if owner is module else (trainer, module)))
         calls[key] = (*early, *calls[key], *late)
+    for name in ("on_save_checkpoint", "on_load_checkpoint"):
+        if overrides(trainer.datamodule, name, LightningDataModule):
+            warn_once(f"{type(trainer.datamodule).__name__}.{name} is state_dict and load_state_dict today.")
+            calls[name] = (*calls[name], getattr(trainer.datamodule, name))
     followed = _follow_steps(module)
     ends = _epoch_ends(calls, trainer, module)
     if followed or ends:

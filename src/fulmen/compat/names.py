@@ -22,7 +22,8 @@ fulmen                    Trainer LightningModule LightningDataModule
 fulmen.callbacks          Callback Checkpoint EarlyStopping GradientAccumulationScheduler LambdaCallback
                           LearningRateMonitor ModelCheckpoint ModelSummary OnExceptionCheckpoint ProgressBar
                           RichModelSummary RichProgressBar TQDMProgressBar Timer
-fulmen.checkpoint.hparams AttributeDict HyperparametersMixin load_hparams_from_yaml save_hparams_to_yaml
+fulmen.checkpoint.hparams AttributeDict HyperparametersMixin
+fulmen.checkpoint.sidefiles load_hparams_from_yaml save_hparams_to_yaml
 fulmen.collection         apply_to_collection convert_tensors_to_scalars convert_to_tensors move_data_to_device
                           recursive_detach
 fulmen.combined           CombinedLoader
@@ -219,15 +220,15 @@ STARRED = {
 """Old modules that hold all public names of one of Fulmen's."""
 
 COMPLETED = {
-    "fulmen:Trainer": ("argparse",),
-    "fulmen:LightningModule": ("argparse",),
-    "fulmen:LightningDataModule": ("argparse",),
-    "fulmen.callbacks:Callback": ("argparse",),
-    "fulmen.callbacks:ModelCheckpoint": ("constructors",),
-    "fulmen.callbacks:EarlyStopping": ("constructors",),
-    "fulmen.strategy:DDPStrategy": ("constructors",),
+    "fulmen:Trainer": "argparse",
+    "fulmen:LightningModule": "bases",
+    "fulmen:LightningDataModule": "bases",
+    "fulmen.callbacks:Callback": "bases",
+    "fulmen.callbacks:ModelCheckpoint": "constructors",
+    "fulmen.callbacks:EarlyStopping": "constructors",
+    "fulmen.strategy:DDPStrategy": "constructors",
 }
-"""Classes of which old code expects more than they have today, with the modules here that add it at first use."""
+"""Classes of which old code expects more than they have today, with the module here that adds it at first use."""
 
 DUE = """
 the command line: cli utilities.cli LightningCLI LightningArgumentParser ArgsType SaveConfigCallback

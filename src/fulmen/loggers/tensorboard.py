@@ -90,7 +90,8 @@ class TensorBoardLogger(base.FolderLogger):
                 raise ModuleNotFoundError("TensorBoardLogger needs TensorBoard: pip install tensorboard") from error
             if not self._failing:
                 base.open_folder(self.log_dir)
-            self._experiment = SummaryWriter(log_dir=self.log_dir, **self._kwargs)
+            folder = self.log_dir if is_remote(self.log_dir) else os.path.abspath(self.log_dir)  # also after a chdir
+            self._experiment = SummaryWriter(log_dir=folder, **self._kwargs)
         return self._experiment
 
     @rank_zero_only

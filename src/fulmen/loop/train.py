@@ -376,8 +376,9 @@ class TrainLoop:
 
     def zero_grad(self) -> None:
         """The gradients' memory is free while validation runs."""
-        for hook in self.hooks.on_validation_model_zero_grad:
-            hook()
+        with self.logs.closed():
+            for hook in self.hooks.on_validation_model_zero_grad:
+                hook()
         if not self.hooks.on_validation_model_zero_grad:
             self.trainer.lightning_module.zero_grad()
 
