@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 import fulmen as L
-from fulmen.compat import argparse, names
+from fulmen.compat import argparse, bases
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*(today|batch; for):UserWarning
 
 @pytest.fixture(autouse=True)
 def reached_by_an_old_name():
-    for home in argparse.MEMBERS:
-        argparse.complete(home, names.load(home))
+    argparse.complete(L.Trainer)
+    bases.complete()
 
 
 def trainer(line: str, **kwargs: object) -> L.Trainer:

@@ -9,15 +9,15 @@ import pytest
 
 import fulmen as L
 from fulmen.callbacks import EarlyStopping, ModelCheckpoint
-from fulmen.compat import constructors, names
+from fulmen.compat import constructors
 from fulmen.demos import BoringModel
 from fulmen.strategy import DDPStrategy
 
 
 @pytest.fixture(autouse=True)
 def reached_by_an_old_name():
-    for home in constructors.RENAMED:
-        constructors.complete(home, names.load(home))
+    for kind in (ModelCheckpoint, EarlyStopping, DDPStrategy):
+        constructors.complete(kind)
 
 
 def quiet(kind, *args, **kwargs):
@@ -96,3 +96,18 @@ def test_a_subclass_and_a_pickle_work():
 
     assert Path(quiet(Mine).dirpath).name == "out"
     assert pickle.loads(pickle.dumps(quiet(ModelCheckpoint, filepath="out/x"))).filename == "x"
+
+
+def test_the_oldest_names_of_what_was_kept(tmp_path):
+    kept = ModelCheckpoint(tmp_path, "{epoch}", monitor="x", save_top_k=2)
+
+    class Falling(BoringModel):
+        def validation_step(self, batch, batch_idx):
+            self.log("x", 5.0 - self.current_epoch)
+
+    L.Trainer(
+        max_epochs=3, callbacks=[kept], limit_train_batches=1, limit_val_batches=1, accelerator="cpu", logger=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    ).fit(Falling())  # fmt: skip
+
+    assert (Path(kept.kth_best_model).name, kept.best) == ("epoch=1.ckpt", 3.0)

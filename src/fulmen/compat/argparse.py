@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from argparse import ArgumentParser, Namespace
 from ast import literal_eval
+from collections.abc import Callable
 from typing import Any
 
 from fulmen.compat.arguments import DEFAULTS, RULES, asks_nothing
@@ -61,25 +62,18 @@ def value(text: str) -> Any:
     return spelled if spelled is None or isinstance(spelled, (bool, int, float)) else text
 
 
-def get_progress_bar_dict(self: Any) -> dict[str, Any]:
-    """What the bar shows beside the metrics, for modules that override it and call super()."""
-    logger = getattr(getattr(self, "_trainer", None), "logger", None)
-    return {} if logger is None or logger.version is None else {"v_num": logger.version}
+TRAINER: tuple[Callable[..., Any], ...] = (
+    add_argparse_args,
+    from_argparse_args,
+    parse_argparser,
+    get_deprecated_arg_names,
+)
 
 
-MEMBERS: dict[str, tuple[Any, ...]] = {
-    "fulmen:Trainer": (add_argparse_args, from_argparse_args, parse_argparser, get_deprecated_arg_names, defaults),
-    "fulmen:LightningDataModule": (add_argparse_args, from_argparse_args),
-    "fulmen:LightningModule": (get_progress_bar_dict,),
-}
-
-
-def complete(home: str, found: Any) -> None:
-    """Give a class the members that only old code calls on it."""
-    for function in MEMBERS.get(home, ()):
-        name = "default_attributes" if function is defaults else function.__name__
-        setattr(found, name, function if function is get_progress_bar_dict else classmethod(function))
-    if home in ("fulmen:LightningModule", "fulmen.callbacks:Callback"):
-        from fulmen.compat import bases
-
-        bases.complete()
+def complete(found: Any) -> None:
+    """Give the Trainer, or the datamodule, the class methods that only old code calls on it."""
+    is_trainer = found.__name__ == "Trainer"
+    for function in TRAINER if is_trainer else TRAINER[:2]:
+        setattr(found, function.__name__, classmethod(function))
+    if is_trainer:
+        found.default_attributes = classmethod(defaults)

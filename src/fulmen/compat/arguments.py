@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 from fulmen import callbacks as today
 from fulmen.compat import callbacks as then
 from fulmen.compat import devices
@@ -81,6 +83,10 @@ class Translation:
     def say(self, name: str, spelling: str) -> None:
         """The one notice about an old argument."""
         warn_once(f"Trainer({name}={self.old.get(name)!r}) is spelled {spelling} today.")
+
+    def num_gpus(self) -> int:
+        """How many GPUs there are here."""
+        return torch.cuda.device_count() or int(torch.backends.mps.is_available())
 
     def is_set(self, name: str) -> bool:
         """Whether today's argument has another value than its default."""

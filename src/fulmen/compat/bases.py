@@ -6,6 +6,7 @@ Today's classes get this when they are first reached by an old import name; toda
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from fulmen.callbacks.base import Callback
 from fulmen.checkpoint.hparams import HyperparametersMixin, class_only, load_module
+from fulmen.compat import argparse
 from fulmen.compat.finder import Finder
 from fulmen.compat.hooks import CONSTRUCTED, ENDS, MOMENTS, SIGNATURES, SPELLED, STEP_ENDS
 from fulmen.compat.optimizers import split_batch
+from fulmen.datamodule import LightningDataModule
 from fulmen.hooks import CALLBACK_ONLY, SHARED
 from fulmen.module import LightningModule
 from fulmen.warn import warn_once
@@ -30,8 +33,8 @@ ROWS = {
 }
 
 
-def complete() -> None:
-    """Once: give the base classes what they had."""
+def complete(_: Any = None) -> None:
+    """Once: give the base classes what they had; the module, the callback and the datamodule together."""
     if hasattr(LightningModule.manual_backward, "__wrapped__"):
         return
     bases = {LightningModule: (SHARED, ENDS), Callback: (SHARED | CALLBACK_ONLY, CONSTRUCTED)}
@@ -40,17 +43,21 @@ def complete() -> None:
             _replace(base, name, _idle)
         for name in (*then, *(name for name, (_, _, owners) in MOMENTS.items() if base in owners)):
             setattr(base, name, _nothing)
-    for name in STEP_ENDS:
-        setattr(LightningModule, name, lambda self, output: output)
     for name, made in REPLACED.items():
         _replace(LightningModule, name, made)
-    old = {
+    _replace(LightningDataModule, "__init__", _with_transforms)
+    argparse.complete(LightningDataModule)
+    module: dict[str, Any] = {
+        **dict.fromkeys(STEP_ENDS, lambda self, output: output),
         "tbptt_split_batch": lambda self, batch, split_size: split_batch(batch, split_size),
         "load_from_checkpoint": class_only(load),
         "load_from_metrics": class_only(load_from_metrics),
+        "get_progress_bar_dict": get_progress_bar_dict,
     }
-    for name, made in old.items():
-        setattr(LightningModule, name, made)
+    data = {"size": size, "on_save_checkpoint": _nothing, "on_load_checkpoint": _nothing}
+    for base, members in ((LightningModule, module), (LightningDataModule, data)):
+        for name, member in members.items():
+            setattr(base, name, member)
     HyperparametersMixin.hparams = HyperparametersMixin.hparams.setter(assign)
 
 
@@ -129,14 +136,48 @@ def load(
     cls: Any, *args: Any, tags_csv: Any = None, hparam_overrides: dict[str, Any] | None = None, **kwargs: Any
 ) -> Any:
     """`load_from_checkpoint` that knows `tags_csv` and `hparam_overrides`."""
-    file = {} if tags_csv is None else {"hparams_file": tags_csv}
+    file = {} if tags_csv is None else {"hparams_file": _tags(tags_csv)}
     return load_module(cls, *args, **{**kwargs, **file, **(hparam_overrides or {})})
 
 
 def load_from_metrics(cls: Any, weights_path: Any, tags_csv: Any, map_location: Any = None) -> Any:
     """A module from its weights and the CSV file of its hyperparameters."""
     warn_once("load_from_metrics(weights_path, tags_csv) is load_from_checkpoint(path, hparams_file=...) today.")
-    return load_module(cls, weights_path, map_location, hparams_file=tags_csv)
+    return load_module(cls, weights_path, map_location, hparams_file=_tags(tags_csv))
+
+
+def _tags(path: Any) -> Any:
+    """The file of hyperparameters: loggers of today write hparams.yaml where they once wrote meta_tags.csv."""
+    today = os.path.join(os.path.dirname(path), "hparams.yaml")
+    return today if os.path.exists(today) and not os.path.exists(path) else path
+
+
+def get_progress_bar_dict(self: Any) -> dict[str, Any]:
+    """What the bar shows beside the metrics, for modules that override it and call super()."""
+    logger = getattr(getattr(self, "_trainer", None), "logger", None)
+    return {} if logger is None or logger.version is None else {"v_num": logger.version}
+
+
+# ---- datamodules
+
+
+def _with_transforms(function: Method) -> Method:
+    """The constructor took transforms and the shape of a sample, which it kept for the user."""
+
+    def init(
+        self: Any, train_transforms: Any = None, val_transforms: Any = None, test_transforms: Any = None,
+        dims: Any = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        function(self, **kwargs)
+        self.train_transforms, self.val_transforms = train_transforms, val_transforms
+        self.test_transforms, self.dims = test_transforms, dims
+
+    return init
+
+
+def size(self: Any, dim: int | None = None) -> Any:
+    """The shape of a sample, which the datamodule was told."""
+    return self.dims if dim is None else self.dims[dim]
 
 
 _assign_today = HyperparametersMixin.__dict__["hparams"].fset

@@ -10,29 +10,33 @@ from typing import Any
 from fulmen.warn import warn_once
 
 RENAMED = {
-    "fulmen.callbacks:ModelCheckpoint": {"period": "every_n_epochs", "every_n_val_epochs": "every_n_epochs"},
-    "fulmen.callbacks:EarlyStopping": {},
-    "fulmen.strategy:DDPStrategy": {"num_nodes": "", "sync_batchnorm": ""},  # the Trainer knows
+    "ModelCheckpoint": {"period": "every_n_epochs", "every_n_val_epochs": "every_n_epochs"},
+    "EarlyStopping": {},
+    "DDPStrategy": {"num_nodes": "", "sync_batchnorm": ""},  # the Trainer knows
 }
-"""Classes by where they are, with old arguments and their names today; "" where the argument means nothing any more."""
+"""Old arguments and their names today; "" where the argument means nothing any more."""
 
 
-def complete(home: str, found: type) -> None:
+def complete(found: Any) -> None:
     """Let a class take the arguments that it once had."""
-    original: Callable[..., None] = found.__init__  # type: ignore[misc]
-    if home not in RENAMED or hasattr(original, "takes_old"):
+    original: Callable[..., None] = found.__init__
+    if hasattr(original, "takes_old"):
         return
+    kind, renamed = found.__name__, RENAMED[found.__name__]
+    if kind == "ModelCheckpoint":
+        found.kth_best_model = property(lambda self: self.kth_best_model_path)
+        found.best = property(lambda self: self.best_model_score)
 
     @wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        for name in kwargs.keys() & RENAMED[home].keys():
-            today, value = RENAMED[home][name], kwargs.pop(name)
+        for name in kwargs.keys() & renamed.keys():
+            today, value = renamed[name], kwargs.pop(name)
             if today:
                 kwargs[today] = value
-            warn_once(f"{found.__name__}({name}={value!r}) is {f'{today}=' if today else 'not needed'} today.")
-        if home.endswith("ModelCheckpoint"):
+            warn_once(f"{kind}({name}={value!r}) is {f'{today}=' if today else 'not needed'} today.")
+        if kind == "ModelCheckpoint":
             args = _filename(args, kwargs)
-        elif home.endswith("EarlyStopping") and not args:
+        elif kind == "EarlyStopping" and not args:
             kwargs.setdefault("monitor", "val_loss")
         if kwargs.get("mode") == "auto":
             monitor = str(kwargs.get("monitor") or (args[0] if args else ""))
@@ -40,7 +44,7 @@ def complete(home: str, found: type) -> None:
         original(self, *args, **kwargs)
 
     init.takes_old = True  # type: ignore[attr-defined]
-    found.__init__ = init  # type: ignore[misc]
+    found.__init__ = init
 
 
 def _filename(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

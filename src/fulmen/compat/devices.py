@@ -40,7 +40,7 @@ def gpus(translation: Translation, name: str, value: Any) -> None:
             translation.new["accelerator"] = "cpu"
             translation.say(name, "accelerator='cpu'")
     else:
-        found = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+        found = translation.num_gpus()
         if found < max(max(asked) + 1 if isinstance(asked, list) else asked, 1):
             _too_few(translation, name, f"{name}={value!r} asks for {_in_words(asked)}", found)
             return

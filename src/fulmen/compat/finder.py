@@ -26,8 +26,8 @@ class OldModule(ModuleType):
         home = names.home(path, name) if path is not None else None
         if home:
             value = names.load(home)
-            for room in names.COMPLETED.get(home, ()):
-                import_module(f"fulmen.compat.{room}").complete(home, value)
+            if room := names.COMPLETED.get(home):
+                import_module(f"fulmen.compat.{room}").complete(value)
         elif path is not None and names.is_path(path, name):
             return import_module(f"{self.__name__}.{name}")
         else:
