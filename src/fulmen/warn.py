@@ -102,7 +102,9 @@ def warn_once(message: str, category: type[Warning] = UserWarning) -> None:
 def _level_of_user() -> int:
     """How far above the caller of this the nearest code outside of the package stands."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("fulmen.", "importlib")):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+        ("fulmen.", "torch.", "importlib")
+    ):
         frame, level = frame.f_back, level + 1
     return level
 

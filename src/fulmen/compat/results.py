@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from fulmen.callbacks import EarlyStopping, ModelCheckpoint
 from fulmen.tree import detach
 from fulmen.warn import warn_once
 
@@ -94,6 +95,8 @@ def end_epoch(module: Any, hook: Callable[[Any], Any], outputs: Outputs) -> None
         flush(module, returned)
     elif isinstance(returned, Mapping):
         report(module, returned)
+        if outputs.stage == "validation" and "val_loss" in returned:  # what callbacks watched when this was returned
+            watch(module, "val_loss", ModelCheckpoint)
 
 
 # ---- what a function of the module returns goes on to others
@@ -238,17 +241,18 @@ def flush(module: Any, result: Any) -> Any:
     result.logs.clear()
     if isinstance(result, TrainResult) and "train" in module.trainer.__dict__["_outputs"]:
         module.trainer.__dict__["_outputs"]["train"].kind = TrainResult
-    for callback in module.trainer.callbacks:
-        for name, unsaid in (("checkpoint_on", (None,)), ("early_stop_on", (None, "val_loss"))):
-            if name in result and getattr(callback, "monitor", name) in unsaid and _watches(callback, name):
-                callback.monitor = name
+    if "checkpoint_on" in result:
+        watch(module, "checkpoint_on", ModelCheckpoint)
+    if "early_stop_on" in result:
+        watch(module, "early_stop_on", EarlyStopping, (None, "val_loss"))
     return result
 
 
-def _watches(callback: Any, name: str) -> bool:
-    from fulmen.callbacks import EarlyStopping, ModelCheckpoint
-
-    return isinstance(callback, ModelCheckpoint if name == "checkpoint_on" else EarlyStopping)
+def watch(module: Any, name: str, kind: type[Any], unsaid: tuple[str | None, ...] = (None,)) -> None:
+    """Let the callbacks of a kind that were told nothing else watch this value."""
+    for callback in module.trainer.callbacks:
+        if isinstance(callback, kind) and callback.monitor in unsaid:
+            callback.monitor = name
 
 
 def merged(results: list[Result]) -> Result:
