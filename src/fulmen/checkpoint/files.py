@@ -309,12 +309,22 @@ def fetch(path: PathLike) -> bytes:
 
 
 def _load(file: IO[bytes], name: str, map_location: Any, safe: bool, mmap: bool, is_zip: bool) -> dict[str, Any]:
-    file.seek(0)
     mapped = mmap and is_zip and not isinstance(file, io.BytesIO)
     source: Any = file.name if mapped else file
-    try:
+    options: Any = {"map_location": map_location, "weights_only": safe, "mmap": mapped or None}
+
+    def load(pickle_module: Any = None) -> Any:
+        file.seek(0)
         with torch.serialization.safe_globals(_PLAIN):
-            checkpoint = torch.load(source, map_location=map_location, weights_only=safe, mmap=mapped or None)
+            return torch.load(source, pickle_module=pickle_module, **options)
+
+    try:
+        try:
+            checkpoint = load()
+        except (pickle.UnpicklingError, ModuleNotFoundError) as error:
+            from fulmen.compat.checkpoints import load_old
+
+            checkpoint = load_old(load, error)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         if not (safe and wanted):
