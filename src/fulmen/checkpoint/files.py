@@ -311,12 +311,11 @@ def fetch(path: PathLike) -> bytes:
 def _load(file: IO[bytes], name: str, map_location: Any, safe: bool, mmap: bool, is_zip: bool) -> dict[str, Any]:
     mapped = mmap and is_zip and not isinstance(file, io.BytesIO)
     source: Any = file.name if mapped else file
-    options: Any = {"map_location": map_location, "weights_only": safe, "mmap": mapped or None}
 
-    def load(pickle_module: Any = None) -> Any:
+    def load(pickler: Any = None) -> Any:
         file.seek(0)
         with torch.serialization.safe_globals(_PLAIN):
-            return torch.load(source, pickle_module=pickle_module, **options)
+            return torch.load(source, map_location, pickler, weights_only=safe, mmap=mapped or None)
 
     try:
         try:
