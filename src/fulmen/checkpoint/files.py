@@ -310,11 +310,11 @@ def fetch(path: PathLike) -> bytes:
 
 def _load(file: IO[bytes], name: str, map_location: Any, safe: bool, mmap: bool, is_zip: bool) -> dict[str, Any]:
     mapped = mmap and is_zip and not isinstance(file, io.BytesIO)
-    source: Any = file.name if mapped else file
 
     def load(pickler: Any = None) -> Any:
         file.seek(0)
         with torch.serialization.safe_globals(_PLAIN):
+            source: Any = file.name if mapped else file
             return torch.load(source, map_location, pickler, weights_only=safe, mmap=mapped or None)
 
     try:
@@ -341,8 +341,7 @@ def _load(file: IO[bytes], name: str, map_location: Any, safe: bool, mmap: bool,
         raise ForeignCheckpoint(f"{name!r} is not a valid checkpoint, or damaged: {first}") from error
     if not isinstance(checkpoint, dict):
         raise ForeignCheckpoint(f"{name!r} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict.")
-    own = checkpoint.get("fulmen")
-    version = own.get("version") if isinstance(own, dict) else None
+    version = own.get("version") if isinstance(own := checkpoint.get("fulmen"), dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise FutureCheckpoint(
             f"{name!r} was written by a newer Fulmen (format {version}; this one knows {FORMAT}). Upgrade to read it."
