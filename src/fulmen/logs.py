@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fulmen.errors import MisconfigurationException
-from fulmen.slots import LOADER_SUFFIX, MetricSlot, Slot, operation, slot_class
+from fulmen.slots import LOADER_SUFFIX, MetricSlot, Slot, operation, slot_class, spelled
 from fulmen.tree import batch_size as size_of
 from fulmen.values import as_tensor, check_value, read, wide_tensor
 
@@ -93,6 +93,9 @@ class LogStore:
                 "setup, predict or on_fit_*)."
             )
         known = self.slots.get(name)
+        if known is not None and spelled(known.rule) == spelled(rule):  # from a checkpoint, or torch.mean for "mean"
+            known.rule = rule
+            return known
         if known is not None:
             raise MisconfigurationException(
                 f"self.log({name!r}, ...) was called twice with different arguments in the same hooks; log it with "

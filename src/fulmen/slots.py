@@ -95,7 +95,7 @@ class Slot:
 
     def state(self, names: dict[int, str]) -> dict[str, Any]:
         kept = {"last": self.last, "total": self.total, "weight": self.weight, "double": self.dtype is torch.float64}
-        return {**kept, "rule": list(self.rule), "metric": None}
+        return {**kept, "rule": list(spelled(self.rule)), "metric": None}
 
     def load(self, state: dict[str, Any], metric: Any) -> None:
         self.last, self.total, self.weight = state["last"], state["total"], state["weight"]
@@ -166,6 +166,11 @@ def operation(reduce_fx: Any) -> Any:
     if isinstance(reduce_fx, str):
         return "mean" if reduce_fx.lower() == "avg" else reduce_fx.lower()
     return FUNCTIONS.get(reduce_fx, reduce_fx)
+
+
+def spelled(rule: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The options of self.log with the reduction as a word, where it has one."""
+    return (*rule[:4], operation(rule[4]), *rule[5:])
 
 
 def slot_class(value: Any, reduce_fx: Any) -> type[Slot]:

@@ -196,3 +196,34 @@ def test_load_from_metrics_reads_the_csv_of_the_hyperparameters(tmp_path):
 
     assert OldNet.load_from_metrics(tmp_path / "a.ckpt", tmp_path / "tags.csv").lr == 0.5
     assert OldNet.load_from_checkpoint(tmp_path / "a.ckpt", tags_csv=tmp_path / "tags.csv").lr == 0.5
+
+
+# ---- self.log
+
+
+class Logs(Net):
+    """Logs as in 1.0; the losses are 0 and 2."""
+
+    def training_step(self, batch, batch_idx):
+        loss = self(batch).mean()
+        self.log("loss", loss, reduce_fx=torch.mean, tbptt_reduce_fx=torch.mean, on_epoch=True, sync_dist_op="mean")
+        self.log_dict({"more": loss}, tbptt_pad_token=0, on_step=True)
+        return loss
+
+
+def test_old_arguments_of_log_are_left_out():
+    metrics = fit(Logs()).callback_metrics
+
+    assert (metrics["loss_epoch"], metrics["more"]) == (1.0, 2.0)
+
+
+def test_a_reduction_given_as_a_function_goes_through_a_checkpoint_within_an_epoch(tmp_path):
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.save_checkpoint(tmp_path / f"{batch_idx}.ckpt")
+
+    fit(Logs(), Saves())
+    trainer = make_trainer()
+    trainer.fit(Logs(), numbers(2), ckpt_path=tmp_path / "0.ckpt")
+
+    assert trainer.callback_metrics["loss_epoch"] == 1.0

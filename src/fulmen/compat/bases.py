@@ -18,7 +18,7 @@ from fulmen.callbacks.base import Callback
 from fulmen.checkpoint.hparams import HyperparametersMixin, class_only, load_module
 from fulmen.compat import argparse
 from fulmen.compat.finder import Finder
-from fulmen.compat.hooks import CONSTRUCTED, ENDS, MOMENTS, SIGNATURES, SPELLED, STEP_ENDS
+from fulmen.compat.hooks import CONSTRUCTED, ENDS, LOG_ARGUMENTS, MOMENTS, SIGNATURES, SPELLED, STEP_ENDS
 from fulmen.compat.optimizers import split_batch
 from fulmen.datamodule import LightningDataModule
 from fulmen.hooks import CALLBACK_ONLY, SHARED
@@ -120,6 +120,22 @@ def _optimizer_step(function: Method) -> Method:
         if closure is None:
             given["optimizer"].zero_grad()
         return None
+
+    return method
+
+
+def take_old_log_arguments() -> None:
+    """Let `self.log` and `self.log_dict` be told what means nothing any more."""
+    if not hasattr(LightningModule.log, "__wrapped__"):
+        for name in ("log", "log_dict"):
+            _replace(LightningModule, name, _without_old_arguments)
+
+
+def _without_old_arguments(function: Method) -> Method:
+    def method(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs.keys() & LOG_ARGUMENTS:
+            warn_once(f"self.{function.__name__}({name}={kwargs.pop(name)!r}) can be left out today.")
+        function(self, *args, **kwargs)
 
     return method
 

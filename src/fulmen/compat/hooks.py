@@ -74,6 +74,9 @@ STEP_ENDS = {
 CONSTRUCTED = ("on_init_start", "on_init_end")
 KNOWN = {*MOMENTS, *ENDS, *STEP_ENDS, *CONSTRUCTED, "tng_dataloader", "tbptt_split_batch"}
 
+# Arguments of `self.log` that mean nothing any more.
+LOG_ARGUMENTS = ("tbptt_reduce_fx", "tbptt_pad_token", "sync_dist_op")
+
 # Other names of an argument.
 SPELLINGS = {
     "epoch": "current_epoch epoch_nb", "batch_idx": "batch_nb batch_i", "dataloader_idx": "dataloader_i unused",
@@ -231,6 +234,10 @@ def complete(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, call
         calls["on_exception"] += tuple(undo)
     if check_step(module, "training_step") == "more":  # the parameters of the other optimizers have no part in a turn
         getattr(trainer.strategy, "ddp_kwargs", {}).setdefault("find_unused_parameters", True)
+    if mentions(module, *LOG_ARGUMENTS):
+        from fulmen.compat.bases import take_old_log_arguments
+
+        take_old_log_arguments()
     _fill_bar(trainer, module)
 
 
@@ -294,10 +301,11 @@ def asked_for(hook: Any) -> Sequence[str]:
 
 
 def mentions(module: Any, *names: str) -> bool:
-    """Whether the code of the module's class names any of these."""
+    """Whether the code of the module's class has any of these, as a name or as the keyword of a call."""
     classes = [c for c in type(module).__mro__ if c not in LightningModule.__mro__]
-    functions = [v for c in classes for v in vars(c).values() if inspect.isfunction(v)]
-    return any(name in function.__code__.co_names for function in functions for name in names)
+    codes = [v.__code__ for c in classes for v in vars(c).values() if inspect.isfunction(v)]
+    said = {one for code in codes for part in (code.co_names, *code.co_consts) if type(part) is tuple for one in part}
+    return not said.isdisjoint(names)
 
 
 def _fill_bar(trainer: Any, module: Any) -> None:

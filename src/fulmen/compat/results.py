@@ -135,8 +135,8 @@ def follow(module: Any, name: str, after: tuple[Callable[[Any], Any], ...]) -> C
         module.__dict__[name] = Followed(getattr(module, name), after, own)
 
     def undo(*_: Any) -> None:
-        followed = module.__dict__.pop(name)
-        if followed.own is not None:
+        followed = module.__dict__.pop(name, None)  # None: the run ended in an exception, and this was called before
+        if followed is not None and followed.own is not None:
             module.__dict__[name] = followed.own
 
     return undo
