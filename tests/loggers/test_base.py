@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from small import Net, make_trainer, numbers
 
 from fulmen.errors import MisconfigurationException
 from fulmen.loggers import CSVLogger, DummyLogger, Logger, TensorBoardLogger
@@ -163,3 +164,24 @@ def test_naming_the_loggers_imports_neither_tensorboard_nor_wandb():
         "assert not {'tensorboard', 'wandb', 'yaml', 'fsspec'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(Path(__file__).parents[2] / "src")})
+
+
+def test_save_follows_each_row_of_a_logger_of_ones_own():
+    calls = []
+
+    class Own(DummyLogger):
+        paces_itself = False
+
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            calls.append(step)
+
+        def save(self) -> None:
+            calls.append("save")
+
+    class Logging(Net):
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            self.log("x", 1.0)
+            return super().training_step(batch, batch_idx)
+
+    make_trainer(logger=Own(), log_every_n_steps=1).fit(Logging(), numbers(2))
+    assert calls[:4] == [0, "save", 1, "save"]

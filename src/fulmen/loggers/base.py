@@ -62,7 +62,10 @@ class Logger(ABC):
     """Where metrics and hyperparameters go.
 
     A logger of your own has `name`, `version`, `log_metrics` and `log_hyperparams`; the rest does nothing by default.
+    `save` is called behind each row, unless the class sets `paces_itself`.
     """
+
+    paces_itself = False
 
     @property
     @abstractmethod
@@ -126,6 +129,8 @@ class Logger(ABC):
 class DummyLogger(DummyExperiment, Logger):
     """Takes everything and keeps nothing; stands in for real loggers in a trial run (fast_dev_run)."""
 
+    paces_itself = True
+
     @property
     def name(self) -> str:
         return ""
@@ -148,6 +153,8 @@ class DummyLogger(DummyExperiment, Logger):
 
 class FolderLogger(Logger):
     """A logger whose run is the folder `save_dir/name/version_N`, here or in a store."""
+
+    paces_itself = True
 
     def __init__(
         self, save_dir: str | os.PathLike[str], name: str | None, version: int | str | None, prefix: str

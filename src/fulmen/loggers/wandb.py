@@ -46,6 +46,8 @@ class WandbLogger(base.Logger):
 
     LOGGER_JOIN_CHAR = "-"
 
+    paces_itself = True
+
     def __init__(
         self,
         name: str | None = None,

@@ -18,3 +18,5 @@ def write(loggers: list[Any], values: dict[str, Any], step: int, epoch: int | No
         row.setdefault("epoch", epoch)
     for logger in loggers:
         logger.log_metrics(row, step)
+        if not logger.paces_itself:
+            logger.save()
