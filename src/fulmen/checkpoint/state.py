@@ -109,6 +109,7 @@ def restore_module(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> N
     if "state_dict" not in checkpoint:
         raise CheckpointError(f"{str(path)!r} has no 'state_dict'; it is not a trainer's checkpoint.")
     module.on_load_checkpoint(checkpoint)
+    trainer.precision_plugin.convert_module(module)  # or weights of more bits would be cut
     hparams.load_weights(module, checkpoint["state_dict"], module.strict_loading, str(path))
     if datamodule is not None and type(datamodule).__qualname__ in checkpoint:
         datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])

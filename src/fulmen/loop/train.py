@@ -155,7 +155,7 @@ class TrainLoop:
             trainer.strategy,
             trainer.options.use_distributed_sampler,
             bool(trainer.overfit_batches),
-            self.progress.epoch,
+            self.progress.epoch + (self.progress.point == EPOCH_ENDED),
         )
         (self.num_batches,) = source.limits(trainer.limit_train_batches, "limit_train_batches")
         if self.num_batches == 0:
@@ -354,6 +354,7 @@ class TrainLoop:
         if self.schedulers.plateaus and (self.fetch is None or self.fetch.is_last or not self.reached_steps):
             self.schedulers.watch("epoch", progress.epoch + 1)
         progress.next_epoch()
+        self.epoch_rng = None
 
     # ---- validation within training
 
@@ -396,8 +397,10 @@ class TrainLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, and what an epoch in progress needs to go on exactly."""
+        if self.resume is not None:  # nothing has come after the checkpoint
+            return self.resume
         state: dict[str, Any] = {"progress": self.progress.state_dict(), "rng": seed.capture()}
-        if self.progress.point != EPOCH_ENDED and self.fetch is not None:
+        if self.progress.point != EPOCH_ENDED and self.fetch is not None and self.epoch_rng is not None:
             state["epoch_rng"] = self.epoch_rng
             state["loader"] = self.fetch.state_dict()
         return state
