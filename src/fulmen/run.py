@@ -142,7 +142,7 @@ class Run(Readout):
             logger.finalize("failed")
 
     def _fit(self, ckpt_path: Any, weights_only: bool | None) -> None:
-        self._merge_callbacks()
+        ckpt_path = self._merge_callbacks(ckpt_path)
         path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
         if checkpoint is not None and ckpt_path in (None, "last", "hpc"):  # the same run goes on, in the same log
             state.restore_loggers(self._trainer, checkpoint)
@@ -191,10 +191,14 @@ class Run(Readout):
         schedulers = optim.Schedulers(configs, own[0] if own else None, lambda: self.callback_metrics)
         loop.take(self.step, schedulers)
 
-    def _merge_callbacks(self) -> None:
+    def _merge_callbacks(self, ckpt_path: Any) -> Any:
+        """The module's own callbacks join the trainer's; "best" still means what those before them have kept."""
+        if ckpt_path == "best":
+            ckpt_path = find.resolve(self._trainer, ckpt_path)
         self.lightning_module.__dict__["_logs"] = self.logs
         self.callbacks = parts.merge(self.callbacks, self.lightning_module.configure_callbacks())
         verify.callbacks(self.callbacks)
+        return ckpt_path
 
     def _setup(self) -> LightningModule:
         """Hooks bound, data prepared, setup called: the same for all verbs."""
@@ -280,7 +284,7 @@ class Run(Readout):
         self.state.stage = RunningStage.TRAINING
 
     def _run_evaluation(self, stage: str, ckpt_path: Any, weights_only: bool | None) -> list[dict[str, float]]:
-        self._merge_callbacks()
+        ckpt_path = self._merge_callbacks(ckpt_path)
         path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
         module = self._setup()
         self._restore_parts(checkpoint, path)
@@ -293,7 +297,7 @@ class Run(Readout):
         return results
 
     def _predict(self, keep: bool, ckpt_path: Any, weights_only: bool | None) -> Any:
-        self._merge_callbacks()
+        ckpt_path = self._merge_callbacks(ckpt_path)
         path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
         module = self._setup()
         self._restore_parts(checkpoint, path)

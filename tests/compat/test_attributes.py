@@ -32,7 +32,7 @@ def trainer() -> L.Trainer:
         ("devices", 1), ("tpu_cores", None), ("ipus", None), ("on_gpu", False), ("on_cpu", True), ("on_tpu", False),
         ("use_dp", False), ("use_ddp", False), ("use_ddp2", False), ("use_tpu", False), ("use_horovod", False),
         ("use_amp", False), ("amp_backend", None), ("data_parallel", False), ("proc_rank", 0), ("max_nb_epochs", 2),
-        ("min_nb_epochs", None), ("nb_gpu_nodes", 1), ("batch_idx", -1), ("total_batch_idx", 5),
+        ("min_nb_epochs", None), ("nb_gpu_nodes", 1), ("batch_idx", 2), ("total_batch_idx", 5),
         ("running_sanity_check", False),
         ("disable_validation", True), ("progress_bar_dict", {}), ("slurm_job_id", None), ("terminate_on_nan", True),
         ("track_grad_norm", False), ("weights_summary", None), ("resume_from_checkpoint", None), ("tuning", False),
@@ -70,6 +70,45 @@ def test_loading_the_training_data_early_tells_how_many_batches_there_are():
     L.Trainer(**QUIET, max_epochs=1).fit(model)
 
     assert model.batches == 3
+
+
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+def test_the_training_loop_tells_where_it_stands():
+    def seen(trainer):
+        loop = trainer.fit_loop
+        batches, epochs = loop.epoch_loop.batch_progress, loop.epoch_progress
+        return (
+            loop.global_step, loop.current_epoch, loop.total_batch_idx, loop.epoch_loop._batches_that_stepped,
+            batches.current.ready, batches.current.completed, batches.total.ready, batches.is_last_batch,
+            epochs.current.ready, epochs.current.completed,
+        )  # fmt: skip
+
+    class Asking(BoringModel):
+        def on_train_start(self):
+            self.seen = [seen(self.trainer)]
+            self.trainer.fit_loop.setup_data()
+
+        def training_step(self, batch, batch_idx):
+            self.seen.append(seen(self.trainer))
+            return super().training_step(batch, batch_idx)
+
+        def on_train_epoch_end(self):
+            self.seen.append(seen(self.trainer))
+
+    model = Asking()
+    trainer = L.Trainer(**(QUIET | {"limit_train_batches": 2}), max_epochs=2)
+    trainer.fit(model)
+
+    assert model.seen == [
+        (0, 0, -1, 0, 0, 0, 0, False, 1, 0),
+        (0, 0, 0, 0, 1, 0, 1, False, 1, 0), (1, 0, 1, 1, 2, 1, 2, True, 1, 0), (2, 0, 1, 2, 2, 2, 2, True, 1, 0),
+        (2, 1, 2, 2, 1, 0, 3, False, 2, 1), (3, 1, 3, 3, 2, 1, 4, True, 2, 1), (4, 1, 3, 4, 2, 2, 4, True, 2, 1),
+    ]  # fmt: skip
+    assert trainer.fit_loop.epoch_progress.current.completed == 2
+    assert trainer.fit_loop.epoch_progress.current.ready == 2
+    assert trainer.fit_loop.done
+    assert not trainer.fit_loop.restarting
+    assert not hasattr(trainer.fit_loop, "nothing")
 
 
 def test_the_other_loops_are_there():

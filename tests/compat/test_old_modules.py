@@ -403,3 +403,15 @@ def test_the_bar_shows_what_get_progress_bar_dict_says():
     trainer.fit(Shown(), numbers(2))
 
     assert trainer.progress_bar_callback.get_metrics(trainer, trainer.lightning_module) == {"own": 7, "seen": 1.0}
+
+
+def test_best_is_what_a_module_kept_by_its_own_callback():
+    class Brings(Validated):
+        def configure_callbacks(self):
+            return ModelCheckpoint("kept", filename="{epoch}")
+
+    module = Brings()
+    trainer = fit(module, enable_checkpointing=True)
+    trainer.test(module, numbers(1), ckpt_path="best", verbose=False)
+
+    assert trainer.ckpt_path.endswith("epoch=0.ckpt")

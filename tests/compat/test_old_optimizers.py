@@ -89,6 +89,20 @@ def test_a_batch_is_one_global_step():
     assert fit(Two(), 6, max_steps=4, max_epochs=-1).global_step == 4
 
 
+def test_toggling_may_be_overridden_with_the_index():
+    class Toggles(Two):
+        def toggle_optimizer(self, optimizer, optimizer_idx):
+            self.turns.append(optimizer_idx)
+
+        def untoggle_optimizer(self, optimizer_idx):
+            self.turns.append(-optimizer_idx)
+
+    module = Toggles()
+    fit(module, 1)
+
+    assert module.turns == [0, (0, 0, True, True), 0, 1, (0, 1, True, True), -1]
+
+
 def test_frequencies_give_each_optimizer_its_batches_over_the_epochs():
     module = Two()
     module.frequencies = (2, 1)

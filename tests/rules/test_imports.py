@@ -34,6 +34,7 @@ SEAMS = {
     "fulmen.trainer": "unknown arguments and missing attributes of the Trainer",
     "fulmen.verify": "unknown arguments of fit and the like",
     "fulmen.module": "missing attributes of the module",
+    "fulmen.loop.train": "missing attributes of the training loop",
     "fulmen.hooks": "hooks by older names and with older signatures",
     "fulmen.run": "several optimizers in one automatic step",
     "fulmen.checkpoint.files": "checkpoints in older formats",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from fulmen.errors import nearest
@@ -23,6 +24,11 @@ def trainer_attribute(trainer: Any, name: str) -> Any:
 def module_attribute(module: Any, name: str) -> Any:
     """What `module.<name>` was; an AttributeError with the nearest name where there was no such thing."""
     return _old(module, name, MODULE, "self", type(module).__name__)
+
+
+def loop_attribute(loop: Any, name: str) -> Any:
+    """What `trainer.fit_loop.<name>`, or that of its epoch_loop, was."""
+    return _old(loop, name, LOOP, "trainer.fit_loop", "the training loop")
 
 
 def _old(owner: Any, name: str, table: dict[str, tuple[str, Callable[[Any], Any]]], spoken: str, kind: str) -> Any:
@@ -100,9 +106,8 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "max_nb_epochs": ("trainer.max_epochs", lambda t: t.max_epochs),
     "min_nb_epochs": ("trainer.min_epochs", lambda t: t.min_epochs),
     "nb_gpu_nodes": ("trainer.num_nodes", lambda t: t.num_nodes),
-    "batch_idx": ("trainer.fit_loop.batch_idx", lambda t: t.progress.batch - 1),
-    "batch_nb": ("trainer.fit_loop.batch_idx", lambda t: t.progress.batch - 1),
-    "total_batch_idx": ("trainer.fit_loop.total_batch_idx", lambda t: t.progress.batches - 1),
+    **dict.fromkeys(("batch_idx", "batch_nb"), ("trainer.fit_loop.batch_idx", lambda t: t.train_loop.batch_idx)),
+    "total_batch_idx": ("trainer.progress.batches - 1", lambda t: _batches(t.train_loop).total.ready - 1),
     "running_sanity_check": ("trainer.sanity_checking", lambda t: t.sanity_checking),
     "disable_validation": ("not trainer.enable_validation", lambda t: not t.enable_validation),
     "progress_bar_dict": ("trainer.progress_bar_metrics", lambda t: dict(t.progress_bar_metrics)),
@@ -139,6 +144,43 @@ MODULE: dict[str, tuple[str, Callable[[Any], Any]]] = {
         lambda m: lambda: dict(m.trainer.progress_bar_metrics),
     ),
     "get_tqdm_dict": ("self.trainer.progress_bar_metrics", lambda m: lambda: dict(m.trainer.progress_bar_metrics)),
+}
+
+
+def _counts(current: dict[str, int], total: dict[str, int], **more: Any) -> SimpleNamespace:
+    """Counters as they stood in a loop: ready, started, processed, completed; since its start and in all."""
+    return SimpleNamespace(current=SimpleNamespace(**current), total=SimpleNamespace(**total), **more)
+
+
+def _four(completed: int, ready: int) -> dict[str, int]:
+    return {"ready": ready, "started": ready, "processed": completed, "completed": completed}
+
+
+def _batches(loop: Any) -> SimpleNamespace:
+    progress, before = loop.progress, loop.batch_idx == loop.progress.batch  # before: the batch in hand is not done
+    counts = [_four(count, count + before) for count in (progress.batch, progress.batches)]
+    return _counts(*counts, is_last_batch=loop.trainer.is_last_batch)
+
+
+def _epochs(loop: Any) -> SimpleNamespace:
+    epoch = loop.progress.epoch
+    counts = _four(epoch, epoch + (loop.progress.batch > 0 or not loop.finished()))
+    return _counts(counts, counts)
+
+
+LOOP: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "global_step": ("trainer.global_step", lambda loop: loop.progress.steps),
+    "current_epoch": ("trainer.current_epoch", lambda loop: loop.progress.epoch),
+    "total_batch_idx": ("trainer.progress.batches - 1", lambda loop: _batches(loop).total.ready - 1),
+    "_batches_that_stepped": ("trainer.progress.stepped", lambda loop: loop.progress.stepped),
+    "batch_progress": ("trainer.progress", _batches),
+    "epoch_progress": ("trainer.progress", _epochs),
+    "restarting": ("gone", lambda loop: loop.resume is not None),
+    "done": ("gone", lambda loop: loop.finished()),
+    "val_loop": ("trainer.validate_loop", lambda loop: loop.validation),
+    "setup_data": ("trainer.estimated_stepping_batches", lambda loop: loop.load_data),
+    "_combined_loader": ("trainer.train_dataloader", lambda loop: loop.fetch and loop.fetch.loader),
+    "_should_accumulate": ("gone", lambda loop: lambda: not loop.step.stepping),
 }
 
 

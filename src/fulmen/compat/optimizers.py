@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fulmen.errors import MisconfigurationException
-from fulmen.hooks import HookTable, positional
+from fulmen.hooks import HookTable, accepts, positional
 from fulmen.loop.step import AutomaticStep, ManualStep, Step
 from fulmen.tree import detach
 from fulmen.warn import warn_once
@@ -108,6 +108,8 @@ class SeveralOptimizers(More, AutomaticStep):
             self.ways.append((wrapped, wrapped.optimizer, self.direct, self.lean))
         if not self.optimizers:
             super().attach(hooks)
+        self.toggles_with = 2 if accepts(self.module.toggle_optimizer, 2) else 1
+        self.untoggles_by_index = positional(self.module.untoggle_optimizer)[:1] == ["optimizer_idx"]
 
     def run(self, batch: Any, batch_idx: int) -> Any:
         progress = self.progress
@@ -127,11 +129,11 @@ class SeveralOptimizers(More, AutomaticStep):
             return super().run(batch, batch_idx)
         self.index = index
         self.wrapped, self.optimizer, self.direct, self.lean = self.ways[index]
-        self.module.toggle_optimizer(self.wrapped)
+        self.module.toggle_optimizer(*(self.wrapped, index)[: self.toggles_with])
         try:
             return super().run(batch, batch_idx)
         finally:
-            self.module.untoggle_optimizer(self.wrapped)
+            self.module.untoggle_optimizer(index if self.untoggles_by_index else self.wrapped)
 
     def _due(self) -> Sequence[int]:
         """The optimizers whose turn it is, which frequencies count over the epochs."""

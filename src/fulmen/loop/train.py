@@ -67,6 +67,13 @@ class TrainLoop:
                 self.progress.load_state_dict(previous.progress.state_dict())
                 self.progress.batch = 0
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        from fulmen.compat.attributes import loop_attribute
+
+        return loop_attribute(self, name)
+
     @property
     def epoch_loop(self) -> TrainLoop:
         """This loop: its limits and counters are settable as trainer.fit_loop.epoch_loop's too."""
