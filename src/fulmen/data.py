@@ -86,7 +86,7 @@ def with_sampler(loader: DataLoader[Any], sampler: Iterable[Any]) -> DataLoader[
     batch_sampler = copy.copy(loader.batch_sampler)
     if batch_sampler is not None:
         batch_sampler.sampler = sampler  # type: ignore[attr-defined]
-    return _copy(loader, sampler=sampler, batch_sampler=batch_sampler)
+    return changed(loader, sampler=sampler, batch_sampler=batch_sampler)
 
 
 def with_batch_sampler(loader: DataLoader[Any], batch_sampler: Iterable[Any]) -> DataLoader[Any]:
@@ -95,18 +95,18 @@ def with_batch_sampler(loader: DataLoader[Any], batch_sampler: Iterable[Any]) ->
     With `batch_size=None` a loader asks for single indices, so there `batch_sampler` must yield those.
     """
     name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-    return _copy(loader, **{name: batch_sampler})
+    return changed(loader, **{name: batch_sampler})
 
 
 def seeded_workers(loader: Any, rank: int) -> Any:
     """`loader` with its workers seeded, if `seed_everything(workers=True)` asked for it and the user does not do it."""
     if os.environ.get("PL_SEED_WORKERS") != "1" or not isinstance(loader, DataLoader) or loader.worker_init_fn:
         return loader
-    return _copy(loader, worker_init_fn=partial(pl_worker_init_function, rank=rank))
+    return changed(loader, worker_init_fn=partial(pl_worker_init_function, rank=rank))
 
 
-def _copy(loader: DataLoader[Any], **changes: Any) -> DataLoader[Any]:
-    """Works for any subclass, whatever its constructor takes; a DataLoader itself forbids setting these attributes."""
+def changed(loader: DataLoader[Any], **changes: Any) -> DataLoader[Any]:
+    """A copy of `loader`, of any class and with any constructor; a DataLoader itself forbids setting attributes."""
     new = copy.copy(loader)
     new.__dict__.update(changes, _iterator=None)  # persistent workers belong to the user's loader
     return new
