@@ -524,12 +524,11 @@ def test_resume_from_checkpoint_gives_a_test_its_weights(tmp_path):
     assert torch.equal(model.layer.weight, trained.layer.weight)
 
 
-def test_a_checkpoint_to_resume_from_that_is_not_there_starts_from_scratch():
+def test_a_checkpoint_to_resume_from_that_is_not_there_is_an_error():
     trainer = quiet("fit(ckpt_path=...)", resume_from_checkpoint="nowhere.ckpt")
 
-    with pytest.warns(UserWarning, match="does not exist"):
+    with pytest.raises(FileNotFoundError, match="'nowhere.ckpt' does not exist"):
         trainer.fit(BoringModel())
-    assert trainer.global_step == 2
 
 
 # ---- without effect, later, unknown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from fulmen.loggers import TensorBoardLogger
 
 def scalars(folder: str | None) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    in_time = {tag: sorted(events.Scalars(tag), key=lambda e: e.wall_time) for tag in events.Tags()["scalars"]}
+    return {tag: [(e.step, e.value) for e in found] for tag, found in in_time.items()}
 
 
 def test_metrics_are_scalars_and_dicts_share_a_chart():
@@ -113,7 +115,8 @@ def test_a_resumed_run_neither_doubles_nor_misses_events():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_folder_that_vanishes_costs_one_warning_and_no_scalar():
+def test_a_folder_that_vanishes_costs_one_warning_and_no_scalar(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda error: None)  # TensorBoard's own thread dies of it
     logger = TensorBoardLogger("logs")
     logger.log_metrics({"loss": 0.0}, 0)
     logger.save()
@@ -124,6 +127,9 @@ def test_a_folder_that_vanishes_costs_one_warning_and_no_scalar():
         logger.save()
     logger.log_metrics({"loss": 2.0}, 2)
     logger.save()
+    for thread in threading.enumerate():
+        if "AsyncWriter" in type(thread).__name__:
+            thread.join(1)
     os.unlink("logs")
     os.rename("gone", "logs")
     logger.log_metrics({"loss": 3.0}, 3)

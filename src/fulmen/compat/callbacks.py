@@ -9,10 +9,8 @@ import torch
 
 from fulmen.callbacks import Callback
 from fulmen.checkpoint import find
-from fulmen.checkpoint.files import is_remote
 from fulmen.combined import CombinedLoader
 from fulmen.parameters import grad_norm
-from fulmen.warn import warn_once
 
 
 class Resume(Callback):
@@ -28,9 +26,6 @@ class Resume(Callback):
         if self.used or trainer.state.fn == "predict":
             return None
         self.used = trainer.state.fn == "fit"
-        if self.used and not is_remote(self.path) and not os.path.exists(self.path):
-            warn_once(f"resume_from_checkpoint={str(self.path)!r} does not exist: training starts from scratch.")
-            return None
         return self.path
 
 
