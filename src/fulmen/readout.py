@@ -17,6 +17,7 @@ from fulmen.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 if TYPE_CHECKING:
     from fulmen.device import Accelerator
     from fulmen.logs import LogStore
+    from fulmen.loop.account import Account
     from fulmen.loop.evaluate import EvaluateLoop
     from fulmen.loop.predict import PredictLoop
     from fulmen.loop.train import TrainLoop
@@ -144,6 +145,11 @@ class Readout:
         per_epoch = math.ceil(loop.num_batches / self.accumulate_grad_batches)
         estimate = per_epoch * max(max_epochs, 1)
         return estimate if max_steps == -1 else min(max_steps, estimate)
+
+    @property
+    def account(self) -> Account | None:
+        """Where the time of the last fit went, or goes."""
+        return None if self.train_loop is None else self.train_loop.account
 
     # ---- data
 
