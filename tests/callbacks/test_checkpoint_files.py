@@ -12,7 +12,7 @@ from callbacks.small import QUIET, Scored
 
 import fulmen as L
 from fulmen.callbacks import ModelCheckpoint
-from fulmen.checkpoint import files
+from fulmen.checkpoint import files, places
 from fulmen.errors import MisconfigurationException
 from fulmen.loggers import CSVLogger
 
@@ -107,8 +107,8 @@ def test_without_a_logger_it_is_in_the_trainers_folder():
 def test_a_remote_folder_works_as_well():
     callback = run(dirpath="memory://runs/c", monitor="score", save_top_k=2, save_last=True)
     assert callback.best_model_path == "memory://runs/c/epoch=1-step=8.ckpt"
-    assert all(files.exists(path) for path in (*callback.best_k_models, callback.last_model_path))
-    assert not files.exists("memory://runs/c/epoch=0-step=4.ckpt")
+    assert all(places.exists(path) for path in (*callback.best_k_models, callback.last_model_path))
+    assert not places.exists("memory://runs/c/epoch=0-step=4.ckpt")
 
 
 def test_loggers_are_told_of_every_save():

@@ -19,7 +19,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fulmen.checkpoint import files
+from fulmen.checkpoint import files, places
 from fulmen.errors import CheckpointError, ForeignCheckpoint, FutureCheckpoint, MissingCheckpoint, TornCheckpoint
 
 STATE = {
@@ -248,13 +248,13 @@ def test_a_copy_and_a_link_take_the_place_of_what_was_there():
 
 def test_remote_paths_go_through_fsspec():
     files.write(STATE, "memory://bucket/c/a.ckpt")
-    assert files.exists("memory://bucket/c/a.ckpt")
+    assert places.exists("memory://bucket/c/a.ckpt")
     assert same(files.read("memory://bucket/c/a.ckpt"), STATE)
     assert files.newest_good("memory://bucket/c") == "memory:///bucket/c/a.ckpt"
     with pytest.raises(MissingCheckpoint, match=r"memory://bucket/no.ckpt"):
         files.read("memory://bucket/no.ckpt")
-    files.remove("memory://bucket/c/a.ckpt")
-    assert not files.exists("memory://bucket/c/a.ckpt")
+    places.remove("memory://bucket/c/a.ckpt")
+    assert not places.exists("memory://bucket/c/a.ckpt")
 
 
 def test_storage_options_are_for_remote_paths():
@@ -312,9 +312,9 @@ def test_files_of_a_former_run_count_only_without_newer_ones():
 
 
 def test_paths_are_joined_as_their_place_needs():
-    assert files.join("a", "b", "c.ckpt") == os.path.join("a", "b", "c.ckpt")
-    assert files.join("s3://a/", "b", "c.ckpt") == "s3://a/b/c.ckpt"
-    assert [files.is_remote(path) for path in ("a", Path("b"), "file://c", "s3://d")] == [False, False, False, True]
+    assert places.join("a", "b", "c.ckpt") == os.path.join("a", "b", "c.ckpt")
+    assert places.join("s3://a/", "b", "c.ckpt") == "s3://a/b/c.ckpt"
+    assert [places.is_remote(path) for path in ("a", Path("b"), "file://c", "s3://d")] == [False, False, False, True]
 
 
 @pytest.mark.slow

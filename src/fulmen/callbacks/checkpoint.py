@@ -16,7 +16,7 @@ from torch import Tensor
 from fulmen.callbacks import filename as names
 from fulmen.callbacks.base import Checkpoint
 from fulmen.callbacks.filename import COUNTERS
-from fulmen.checkpoint import files
+from fulmen.checkpoint import files, places
 from fulmen.errors import CheckpointError, MisconfigurationException, SIGTERMException, nearest
 from fulmen.warn import rank_zero_info, rank_zero_warn
 
@@ -358,7 +358,7 @@ class ModelCheckpoint(Checkpoint):
         filled = names.fill(template, metrics, self.CHECKPOINT_EQUALS_CHAR if self.auto_insert_metric_name else "")
         parts = [prefix, filled, None if ver is None else f"v{ver}"]
         name = self.CHECKPOINT_JOIN_CHAR.join(part for part in parts if part) + self.FILE_EXTENSION
-        return name if self.dirpath is None else files.join(self.dirpath, name)
+        return name if self.dirpath is None else places.join(self.dirpath, name)
 
     def _free_path(self, trainer: Trainer, metrics: dict[str, Any], own: Sequence[str] = (), filename: str = "") -> str:
         """The path for a file: one that no other file has, though it may be one of its `own`. Rank zero chooses."""
@@ -370,14 +370,14 @@ class ModelCheckpoint(Checkpoint):
         return trainer.strategy.broadcast(path)
 
     def _is_taken(self, path: str) -> bool:
-        if not files.exists(path) or self._resumed_at is None:
-            return files.exists(path)
+        if not places.exists(path) or self._resumed_at is None:
+            return places.exists(path)
         known = path in self._written or path in self.best_k_models
         return known or not names.is_overtaken(path, self._run, self._resumed_at)
 
     def file_exists(self, filepath: str | os.PathLike[str], trainer: Trainer) -> bool:
         """Whether rank zero finds a file there; every rank must ask."""
-        return trainer.strategy.broadcast(trainer.is_global_zero and files.exists(filepath))
+        return trainer.strategy.broadcast(trainer.is_global_zero and places.exists(filepath))
 
     def find_last(self, trainer: Trainer) -> str | None:
         """What ckpt_path="last" means: of the whole files in the folder the one of the latest step.
@@ -413,7 +413,7 @@ class ModelCheckpoint(Checkpoint):
 
     def _repeat(self, trainer: Trainer, path: str, last: str) -> bool:
         """Copy or link the file at `path` to `last`, if it is a plain file on a disk of rank zero."""
-        plain = trainer.strategy.broadcast(not files.is_remote(path) and os.path.isfile(path))
+        plain = trainer.strategy.broadcast(not places.is_remote(path) and os.path.isfile(path))
         if plain and trainer.is_global_zero:
             files.repeat(path, last, link=self.save_last == "link")
         trainer.strategy.barrier("ModelCheckpoint")
@@ -423,7 +423,7 @@ class ModelCheckpoint(Checkpoint):
         paths, self._progress["evicted"] = self._progress["evicted"], []
         for path in paths if trainer.is_global_zero else ():
             if self._is_own(path):
-                files.remove(path)
+                places.remove(path)
 
     def _is_own(self, path: str) -> bool:
         """Whether `path` may be deleted: a checkpoint in this callback's folder, whatever a restored state says."""
@@ -436,4 +436,4 @@ class ModelCheckpoint(Checkpoint):
         import yaml
 
         scores = {path: score.item() for path, score in self.best_k_models.items()}
-        Path(filepath or files.join(self.dirpath or ".", "best_k_models.yaml")).write_text(yaml.safe_dump(scores))
+        Path(filepath or places.join(self.dirpath or ".", "best_k_models.yaml")).write_text(yaml.safe_dump(scores))

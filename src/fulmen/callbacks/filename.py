@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fulmen.checkpoint import files
+from fulmen.checkpoint import files, places
 from fulmen.errors import CheckpointError, MisconfigurationException, nearest
 from fulmen.warn import warn_once
 
@@ -55,17 +55,17 @@ def warn_of_unknown(template: str | None, metrics: Mapping[str, Any]) -> None:
 def default_folder(trainer: Trainer) -> str:
     """`checkpoints` in the folder of the first logger's run, or in the trainer's folder."""
     if not trainer.loggers:
-        return files.join(trainer.default_root_dir, "checkpoints")
+        return places.join(trainer.default_root_dir, "checkpoints")
     logger = trainer.loggers[0]
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-    return files.join(logger.save_dir or trainer.default_root_dir, str(logger.name), version, "checkpoints")
+    return places.join(logger.save_dir or trainer.default_root_dir, str(logger.name), version, "checkpoints")
 
 
 def prepare(folder: str) -> None:
     """Make the folder, without the unfinished files of killed saves, or raise before any training is lost."""
     try:
-        files.makedirs(folder)
-        if files.is_remote(folder):
+        places.makedirs(folder)
+        if places.is_remote(folder):
             return
         files.remove_leftovers(folder)
         reason = "" if os.access(folder, os.W_OK) else "it is not writable"
@@ -80,12 +80,12 @@ def prepare(folder: str) -> None:
 
 def absolute(path: str | os.PathLike[str]) -> str:
     """The one name of a local path, links resolved; a remote path as it is."""
-    return str(path) if files.is_remote(path) else os.path.realpath(os.path.expanduser(files.local(path)))
+    return str(path) if places.is_remote(path) else os.path.realpath(os.path.expanduser(places.local(path)))
 
 
 def is_inside(folder: str, path: str) -> bool:
     """Whether `path` lies in `folder`, whatever links and dots it has."""
-    if files.is_remote(path):
+    if places.is_remote(path):
         return path.startswith(f"{folder.rstrip('/')}/") and ".." not in path
     return Path(os.path.realpath(os.path.dirname(path))).is_relative_to(os.path.realpath(folder))
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.base import Checkpoint
-from fulmen.checkpoint import files
+from fulmen.checkpoint import places
 
 if TYPE_CHECKING:
     from fulmen.trainer import Trainer
@@ -29,11 +29,11 @@ class OnExceptionCheckpoint(Checkpoint):
     @property
     def ckpt_path(self) -> str:
         """Where the checkpoint goes."""
-        return files.join(self.dirpath, self.filename + self.FILE_EXTENSION)
+        return places.join(self.dirpath, self.filename + self.FILE_EXTENSION)
 
     def on_exception(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         trainer.save_checkpoint(self.ckpt_path)
 
     def teardown(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         if trainer.is_global_zero:
-            files.remove(self.ckpt_path)
+            places.remove(self.ckpt_path)

@@ -30,13 +30,14 @@ from typing import IO, Any
 
 import torch
 
+from fulmen.checkpoint import places
+from fulmen.checkpoint.packing import Packer, unpack
+from fulmen.checkpoint.places import PathLike
 from fulmen.errors import CheckpointError, ForeignCheckpoint, FutureCheckpoint, MissingCheckpoint, TornCheckpoint
 from fulmen.warn import rank_zero_warn, warn_once
 
 FORMAT = 1
 """Version of what stands under the key `fulmen` of a checkpoint (`fulmen.version`)."""
-
-PathLike = str | os.PathLike[str]
 
 _MAPPED_FROM = 32 * 2**20  # smaller ones are read: what is loaded stays good whatever becomes of them
 _HEAD = b"PK\x03\x04"
@@ -69,12 +70,12 @@ def write(checkpoint: dict[str, Any], path: PathLike, storage_options: dict[str,
 
     `storage_options` are fsspec's, for a remote path. Returns after the bytes and the name are flushed.
     """
-    if is_remote(path):
+    if places.is_remote(path):
         _write_remote(checkpoint, str(path), storage_options or {})
     elif storage_options:
         raise TypeError(f"storage_options={storage_options!r} are for remote paths, and {str(path)!r} is a local file.")
     else:
-        with _replacing(local(path)) as partial, open(partial, "wb") as file:
+        with _replacing(places.local(path)) as partial, open(partial, "wb") as file:
             _dump(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
@@ -87,8 +88,8 @@ def write(checkpoint: dict[str, Any], path: PathLike, storage_options: dict[str,
 
 def repeat(source: PathLike, target: PathLike, link: bool = False) -> None:
     """Put a copy of the local file `source` at `target`, or with `link` a symbolic link where the disk can do that."""
-    source = local(source)
-    with _replacing(local(target)) as partial:
+    source = places.local(source)
+    with _replacing(places.local(target)) as partial:
         if link:
             with suppress(OSError):
                 os.symlink(os.path.relpath(source, partial.parent), partial)
@@ -118,7 +119,7 @@ def _replacing(target: Path) -> Iterator[Path]:
 
 
 def _write_remote(checkpoint: dict[str, Any], path: str, options: dict[str, Any]) -> None:
-    fs, target = _store(path, **options)
+    fs, target = places.store(path, **options)
     folder, _, name = target.rpartition("/")
     partial = f"{folder}/.{name}.{_HOST}.{os.getpid()}.partial"
     try:
@@ -156,6 +157,10 @@ class _Sink:
 
 
 def _dump(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
+    pack = Packer()
+    checkpoint = pack(checkpoint)
+    if pack.is_used:
+        checkpoint["fulmen"] = {**checkpoint.get("fulmen", {}), "packed": True}
     sink, checksums = _Sink(file), torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(True)  # a program may have turned them off for its own files
     try:
@@ -178,7 +183,7 @@ def _flush_folder(folder: Path) -> None:
 
 def remove_leftovers(folder: PathLike) -> None:
     """Remove the unfinished files of processes that were killed while they saved in this local folder."""
-    with os.scandir(local(folder)) as entries:
+    with os.scandir(places.local(folder)) as entries:
         for entry in entries:
             if match := _PARTIAL.fullmatch(entry.name):
                 with suppress(OSError):
@@ -248,7 +253,7 @@ def newest_good(folder: PathLike, mark: str = "") -> str | None:
     """
     found, start = [], 0.0
     for path in _checkpoints(folder):
-        written = 0.0 if is_remote(path) else local(path).stat().st_mtime
+        written = 0.0 if places.is_remote(path) else places.local(path).stat().st_mtime
         start = max(start, written) if fnmatch(os.path.basename(path), mark) else start
         try:
             with _open(path) as file:
@@ -267,45 +272,28 @@ def newest_good(folder: PathLike, mark: str = "") -> str | None:
 
 
 def _checkpoints(folder: PathLike) -> list[str]:
-    if is_remote(folder):
-        fs, target = _store(str(folder))
+    if places.is_remote(folder):
+        fs, target = places.store(str(folder))
         names = fs.ls(target, detail=False) if fs.isdir(target) else []
         return [fs.unstrip_protocol(name) for name in names if name.endswith(".ckpt")]
-    return [str(path) for path in local(folder).glob("*.ckpt") if path.is_file()]
+    return [str(path) for path in places.local(folder).glob("*.ckpt") if path.is_file()]
 
 
 def _open(path: PathLike) -> IO[bytes]:
     """The file, or if it is remote or small its content."""
-    if is_remote(path):
-        return io.BytesIO(fetch(path))
+    if places.is_remote(path):
+        return io.BytesIO(places.fetch(path))
     try:
-        file = open(local(path), "rb")  # noqa: SIM115 (the caller closes it)
+        file = open(places.local(path), "rb")  # noqa: SIM115 (the caller closes it)
     except FileNotFoundError as error:
         raise MissingCheckpoint(f"Checkpoint {str(path)!r} does not exist.") from error
     except OSError as error:
-        reason = "it is a folder, not a file" if local(path).is_dir() else error.strerror
+        reason = "it is a folder, not a file" if places.local(path).is_dir() else error.strerror
         raise ForeignCheckpoint(f"Checkpoint {str(path)!r} cannot be read: {reason}.") from error
     if os.fstat(file.fileno()).st_size >= _MAPPED_FROM:
         return file
     with file:
         return io.BytesIO(file.read())
-
-
-def fetch(path: PathLike) -> bytes:
-    """All bytes of a file, here or behind a URL."""
-    url = str(path)
-    try:
-        if not is_remote(path):
-            return local(path).read_bytes()
-        if url.startswith(("http://", "https://")):
-            from urllib.request import urlopen
-
-            with urlopen(url, timeout=60) as answer:
-                return answer.read()
-        fs, target = _store(url)
-        return fs.cat_file(target)
-    except OSError as error:  # what urllib raises for an answer like 404 is one too
-        raise MissingCheckpoint(f"{url!r} cannot be read: {error}.") from error
 
 
 def _load(file: IO[bytes], name: str, map_location: Any, safe: bool, mmap: bool, is_zip: bool) -> dict[str, Any]:
@@ -341,12 +329,22 @@ def _load(file: IO[bytes], name: str, map_location: Any, safe: bool, mmap: bool,
         raise ForeignCheckpoint(f"{name!r} is not a valid checkpoint, or damaged: {first}") from error
     if not isinstance(checkpoint, dict):
         raise ForeignCheckpoint(f"{name!r} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict.")
-    version = own.get("version") if isinstance(own := checkpoint.get("fulmen"), dict) else None
-    if isinstance(version, int) and version > FORMAT:
+    return _unpacked(checkpoint, name, not safe)
+
+
+def _unpacked(checkpoint: dict[str, Any], name: str, runs_code: bool) -> dict[str, Any]:
+    own = checkpoint.get("fulmen")
+    own = own if isinstance(own, dict) else {}
+    if isinstance(version := own.get("version"), int) and version > FORMAT:
         raise FutureCheckpoint(
             f"{name!r} was written by a newer Fulmen (format {version}; this one knows {FORMAT}). Upgrade to read it."
         )
-    return checkpoint
+    try:
+        return unpack(checkpoint, runs_code, name) if own.get("packed") else checkpoint
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        if runs_code:
+            raise
+        raise ForeignCheckpoint(f"{name!r} is not a valid checkpoint: what is packed in it cannot be read.") from error
 
 
 def _check(file: IO[bytes], name: str, sums: bool = True) -> bool:
@@ -392,59 +390,3 @@ def _altered(buffer: memoryview, records: list[zipfile.ZipInfo]) -> str | None:
     with ThreadPoolExecutor(4) as pool:  # crc32 lets other threads run
         verdicts = list(pool.map(is_good, records))
     return next((record.filename for record, good in zip(records, verdicts, strict=True) if not good), None)
-
-
-# ---- paths, here or in a store
-
-
-def is_remote(path: PathLike) -> bool:
-    """Whether `path` names a protocol other than that of plain files."""
-    protocol, separator, _ = str(path).partition("://")
-    return bool(separator) and protocol not in ("file", "local")
-
-
-def local(path: PathLike) -> Path:
-    """`path` without the protocol of plain files."""
-    return Path(str(path).removeprefix("file://").removeprefix("local://"))
-
-
-def _store(path: str, **options: Any) -> tuple[Any, str]:
-    try:
-        from fsspec.core import url_to_fs
-    except ImportError:
-        raise ModuleNotFoundError(f"{path!r} is a remote path, which needs fsspec: pip install fsspec") from None
-    return url_to_fs(path, **options)
-
-
-def exists(path: PathLike) -> bool:
-    """Whether there is a file or folder at `path`."""
-    if is_remote(path):
-        fs, target = _store(str(path))
-        return bool(fs.exists(target))
-    return local(path).exists()
-
-
-def remove(path: PathLike) -> None:
-    """Delete the file or folder at `path`, if there is one."""
-    if is_remote(path):
-        fs, target = _store(str(path))
-        with suppress(FileNotFoundError):
-            fs.rm(target, recursive=True)
-    elif local(path).is_dir() and not local(path).is_symlink():
-        shutil.rmtree(local(path))
-    else:
-        local(path).unlink(missing_ok=True)
-
-
-def makedirs(path: PathLike) -> None:
-    """Make the folder at `path`, with those above it, where they are missing."""
-    if is_remote(path):
-        fs, target = _store(str(path))
-        fs.makedirs(target, exist_ok=True)
-    else:
-        local(path).mkdir(parents=True, exist_ok=True)
-
-
-def join(folder: PathLike, *names: str) -> str:
-    """`names` under `folder`."""
-    return "/".join([str(folder).rstrip("/"), *names]) if is_remote(folder) else os.path.join(str(folder), *names)

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from fulmen import slurm
-from fulmen.checkpoint import files
+from fulmen.checkpoint import files, places
 from fulmen.errors import CheckpointError, MisconfigurationException, MissingCheckpoint
 from fulmen.warn import rank_zero_warn
 
@@ -21,7 +21,7 @@ INTERRUPTED = "interrupted.ckpt"
 def resolve(trainer: Trainer, ckpt_path: Any) -> Any:
     """The path that fit, validate, test or predict has to read; None for none."""
     fitting = trainer.state.fn == "fit"
-    requeued = slurm.newest_checkpoint(trainer.default_root_dir) if fitting else None
+    requeued = slurm.newest_checkpoint(trainer.default_root_dir, trainer.strategy) if fitting else None
     if requeued is not None and ckpt_path in (None, "hpc"):
         return requeued
     if ckpt_path is None:
@@ -71,7 +71,7 @@ def _folders(trainer: Trainer) -> list[str]:
     if logger is None:
         return [os.path.join(root, "checkpoints")]
     base = os.path.join(str(logger.save_dir or root), str(logger.name))
-    if files.is_remote(base) or not os.path.isdir(base):
+    if places.is_remote(base) or not os.path.isdir(base):
         return []
     versions = [entry for entry in os.listdir(base) if re.fullmatch(r"version_\d+", entry)]
     versions.sort(key=lambda entry: int(entry.rpartition("_")[2]), reverse=True)
@@ -87,5 +87,5 @@ def interrupted(trainer: Trainer) -> str | None:
 def forget_interrupted(trainer: Trainer) -> None:
     """The run is finished: nobody has to go on from where it was interrupted."""
     path = interrupted(trainer)
-    if path is not None and trainer.is_global_zero and files.exists(path):
-        files.remove(path)
+    if path is not None and trainer.is_global_zero and places.exists(path):
+        places.remove(path)

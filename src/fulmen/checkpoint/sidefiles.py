@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fulmen.checkpoint import files
+from fulmen.checkpoint import places
 from fulmen.checkpoint.plain import to_saveable
 
 
@@ -19,7 +19,7 @@ def load_hparams(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Hyperparameters from a .yaml file, or from a .csv file with the columns key and value."""
     suffix = os.path.splitext(str(path))[1].lower()
     if suffix == ".csv":
-        rows = csv.DictReader(files.fetch(path).decode().splitlines())
+        rows = csv.DictReader(places.fetch(path).decode().splitlines())
         return {row["key"]: _literal(row["value"]) for row in rows}
     if suffix not in (".yaml", ".yml"):
         raise ValueError(f"hparams_file={str(path)!r} must end in .yaml, .yml or .csv.")
@@ -42,7 +42,7 @@ def load_hparams_from_yaml(config_yaml: str | os.PathLike[str], use_omegaconf: b
 
     Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
     try:
-        return yaml.load(files.fetch(config_yaml), Loader) or {}
+        return yaml.load(places.fetch(config_yaml), Loader) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{str(config_yaml)!r} is not plain YAML, so it was refused: {error}") from error
 
@@ -62,4 +62,4 @@ def save_hparams_to_yaml(
 
     Dumper.add_multi_representer(torch.Tensor, lambda dumper, value: dumper.represent_data(value.tolist()))
     Dumper.add_multi_representer(object, lambda dumper, value: dumper.represent_str(str(value)))
-    files.local(config_yaml).write_text(yaml.dump(to_saveable(hparams)[0], Dumper=Dumper, sort_keys=False))
+    places.local(config_yaml).write_text(yaml.dump(to_saveable(hparams)[0], Dumper=Dumper, sort_keys=False))

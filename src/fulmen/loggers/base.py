@@ -12,12 +12,11 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import wraps
-from statistics import mean
 from typing import Any
 
 from torch import Tensor, nn
 
-from fulmen.checkpoint.files import exists, is_remote, join, local, makedirs
+from fulmen.checkpoint.places import exists, is_remote, join, local, makedirs
 from fulmen.errors import MisconfigurationException
 from fulmen.warn import rank_zero_only, warn_once
 
@@ -231,6 +230,10 @@ def plain(params: Any) -> Any:
     if is_dataclass(params) and not isinstance(params, type):
         return {field.name: plain(getattr(params, field.name)) for field in fields(params)}
     return getattr(params, "__qualname__", None) or str(params)
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def merge_dicts(

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fulmen.checkpoint.files import exists, is_remote, join
+from fulmen.checkpoint.places import exists, is_remote, join
 from fulmen.loggers import base
 from fulmen.warn import rank_zero_only, rank_zero_warn
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from fulmen.checkpoint.files import is_remote, join
+from fulmen.checkpoint.places import is_remote, join
 from fulmen.loggers import base
 from fulmen.seed import isolate_rng
 from fulmen.tree import move

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fulmen.checkpoint import files
+from fulmen.checkpoint import files, places
 
 LINES = 40
 """Rows of a list that are shown before the rest is only counted."""
@@ -96,7 +96,7 @@ def _rows(rows: Iterator[str]) -> list[str]:
 
 
 def _written(path: str) -> str:
-    if files.is_remote(path):
+    if places.is_remote(path):
         return "in a store"
-    status = files.local(path).stat()
+    status = places.local(path).stat()
     return f"{datetime.fromtimestamp(status.st_mtime):%Y-%m-%d %H:%M:%S}, {status.st_size / 2**20:,.1f} MiB"

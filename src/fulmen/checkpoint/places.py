@@ -1,0 +1,84 @@
+"""Paths of files, on this machine or in a store that fsspec reaches."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fulmen.errors import MissingCheckpoint
+
+PathLike = str | os.PathLike[str]
+
+
+def is_remote(path: PathLike) -> bool:
+    """Whether `path` names a protocol other than that of plain files."""
+    protocol, separator, _ = str(path).partition("://")
+    return bool(separator) and protocol not in ("file", "local")
+
+
+def local(path: PathLike) -> Path:
+    """`path` without the protocol of plain files."""
+    return Path(str(path).removeprefix("file://").removeprefix("local://"))
+
+
+def store(path: str, **options: Any) -> tuple[Any, str]:
+    """The file system of a remote path, and the path's name there."""
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise ModuleNotFoundError(f"{path!r} is a remote path, which needs fsspec: pip install fsspec") from None
+    return url_to_fs(path, **options)
+
+
+def exists(path: PathLike) -> bool:
+    """Whether there is a file or folder at `path`."""
+    if is_remote(path):
+        fs, target = store(str(path))
+        return bool(fs.exists(target))
+    return local(path).exists()
+
+
+def remove(path: PathLike) -> None:
+    """Delete the file or folder at `path`, if there is one."""
+    if is_remote(path):
+        fs, target = store(str(path))
+        with suppress(FileNotFoundError):
+            fs.rm(target, recursive=True)
+    elif local(path).is_dir() and not local(path).is_symlink():
+        shutil.rmtree(local(path))
+    else:
+        local(path).unlink(missing_ok=True)
+
+
+def makedirs(path: PathLike) -> None:
+    """Make the folder at `path`, with those above it, where they are missing."""
+    if is_remote(path):
+        fs, target = store(str(path))
+        fs.makedirs(target, exist_ok=True)
+    else:
+        local(path).mkdir(parents=True, exist_ok=True)
+
+
+def join(folder: PathLike, *names: str) -> str:
+    """`names` under `folder`."""
+    return "/".join([str(folder).rstrip("/"), *names]) if is_remote(folder) else os.path.join(str(folder), *names)
+
+
+def fetch(path: PathLike) -> bytes:
+    """All bytes of a file, here or behind a URL."""
+    url = str(path)
+    try:
+        if not is_remote(path):
+            return local(path).read_bytes()
+        if url.startswith(("http://", "https://")):
+            from urllib.request import urlopen
+
+            with urlopen(url, timeout=60) as answer:
+                return answer.read()
+        fs, target = store(url)
+        return fs.cat_file(target)
+    except OSError as error:  # what urllib raises for an answer like 404 is one too
+        raise MissingCheckpoint(f"{url!r} cannot be read: {error}.") from error
