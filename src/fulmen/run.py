@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from signal import SIGTERM, SIGUSR1
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,7 +16,7 @@ from fulmen.lifecycle import DataHooks
 from fulmen.logs import LogStore
 from fulmen.loop.evaluate import EvaluateLoop
 from fulmen.loop.predict import PredictLoop
-from fulmen.loop.progress import Progress
+from fulmen.loop.progress import VALIDATION_OVER, Progress
 from fulmen.loop.source import Source
 from fulmen.loop.step import AutomaticStep, ManualStep
 from fulmen.loop.train import TrainLoop
@@ -54,8 +54,8 @@ class Run(Readout):
         self.evaluation: EvaluateLoop | None = None
         self.prediction: PredictLoop | None = None
         self.ckpt_path: Any = None
-        self.received_sigterm = False
-        self.signals = Signals(self._ask_to_stop)
+        self.received_sigterm = self.asked = False
+        self.signals = Signals(self._ask_to_stop, slurm.signals(self.strategy))
 
     def _start(self, fn: TrainerFn, module: LightningModule, datamodule: Any) -> None:
         self._previous, self._again = self.train_loop, self._module is module
@@ -74,7 +74,7 @@ class Run(Readout):
         """
         try:
             signals = self.signals if self.state.fn == TrainerFn.FITTING else nullcontext()
-            with signals, Watch(self._batches_so_far, self._place):
+            with signals, Watch(self._batches_so_far, self._place, self.signals.look):
                 result = self.strategy.launch(work)
             self.state.status = TrainerStatus.FINISHED
             return result
@@ -110,12 +110,19 @@ class Run(Readout):
         return self.progress.batches + evaluated + (0 if self.prediction is None else self.prediction.batch_idx)
 
     def _ask_to_stop(self) -> None:
-        self.should_stop = True
+        self.asked = True
         self.received_sigterm = self.signals.received == SIGTERM
 
-    def stop_if_asked(self) -> None:
-        """At the end of a step: has a signal come? Then what is done so far is saved, and the run ends."""
-        if self.signals.received is None:
+    def _ahead(self) -> int:
+        """The next place at which this run is certain to look whether it is to end."""
+        if self.evaluation is None or self.state.stage not in (RunningStage.VALIDATING, RunningStage.SANITY_CHECKING):
+            return self.progress.place(further=1)
+        within = VALIDATION_OVER if self.evaluation.closing else 2 + sum(self.evaluation.done)
+        return self.progress.place(within)
+
+    def stop_if_asked(self, validated: int) -> None:
+        """Behind a batch, when a signal has come: what is done so far is saved, and the run ends."""
+        if not self.signals.stops_at(self.progress.place(validated)):
             return
         if self.train_loop is not None:
             self._save_interrupted()
@@ -123,7 +130,7 @@ class Run(Readout):
 
     def _save_interrupted(self) -> None:
         """Where ckpt_path="last" looks for it; a SLURM job is also requeued, and then finds it by itself."""
-        if self.signals.received == SIGUSR1 and slurm.requeues():
+        if slurm.requeues(self.strategy, self.signals.received):
             self._trainer.save_checkpoint(slurm.next_checkpoint(self.default_root_dir))
             if self.is_global_zero:
                 slurm.requeue()
@@ -142,6 +149,7 @@ class Run(Readout):
             logger.finalize("failed")
 
     def _fit(self, ckpt_path: Any, weights_only: bool | None) -> None:
+        self.signals.ranks = self.strategy.agreement(self._ahead)
         ckpt_path = self._merge_callbacks(ckpt_path)
         path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
         if checkpoint is not None and ckpt_path in (None, "last", "hpc"):  # the same run goes on, in the same log

@@ -17,7 +17,6 @@ from fulmen.loop.source import Source
 from fulmen.module import LightningModule
 from fulmen.run import Run
 from fulmen.states import TrainerFn, TrainerState
-from fulmen.strategy.parallel import ParallelStrategy
 from fulmen.warn import rank_zero_warn
 
 LIVE = (
@@ -94,12 +93,12 @@ class Trainer(Run):
         model_registry: str | None = None,
         nonfinite: str = "stop",
         resume: str | None = None,
+        compile: bool | dict[str, Any] | None = None,
         **others: Any,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name in options.NAMES}
         self.options = options.check(_todays(arguments, others))
-        self.state = TrainerState()
-        self.should_stop = False
+        self.state, self.should_stop = TrainerState(), False
         for name in LIVE:
             setattr(self, name, getattr(self.options, name))
         self._engine()
@@ -113,11 +112,11 @@ class Trainer(Run):
         """Choose the devices, the strategy and the precision; nothing is started."""
         chosen, plugins = self.options, parts.plugins(self.options)
         self.accelerator, devices = device.choose(chosen.accelerator, chosen.devices)
-        self.strategy = strategies.choose(chosen.strategy, self.accelerator, devices, chosen.num_nodes)
-        if "checkpoint_io" in plugins:
-            self.strategy.checkpoint_io = plugins["checkpoint_io"]
-        if "environment" in plugins and isinstance(self.strategy, ParallelStrategy):
-            self.strategy.cluster_environment = plugins["environment"]
+        environment, checkpoint_io = plugins.get("environment"), plugins.get("checkpoint_io")
+        self.strategy = strategies.choose(
+            chosen.strategy, self.accelerator, devices, chosen.num_nodes, environment, checkpoint_io,
+            chosen.sync_batchnorm,
+        )  # fmt: skip
         own = plugins.get("precision") or self.strategy.precision
         self.precision_plugin = precisions.choose(chosen.precision, self.strategy.root_device.type, own)
 

@@ -13,6 +13,7 @@ from fulmen.warn import log
 
 TELL_AFTER_S = 20.0
 """A run is told about after this time without a batch, and again each time that the wait has doubled."""
+LOOK_EVERY_S = 0.5
 
 LOADING = f"{os.sep}torch{os.sep}utils{os.sep}data{os.sep}"
 OURS = os.path.dirname(__file__) + os.sep
@@ -25,8 +26,8 @@ class Watch:
     that stands still for so long ends with status 1, so that the other ranks and the launcher hear of it.
     """
 
-    def __init__(self, count: Callable[[], int], place: Callable[[], str]) -> None:
-        self.count, self.place = count, place
+    def __init__(self, count: Callable[[], int], place: Callable[[], str], look: Callable[[], None]) -> None:
+        self.count, self.place, self.look = count, place, look
         self.limit_s = float(os.environ.get("FULMEN_STALL_TIMEOUT", "inf"))
         self.ended = threading.Event()
         self.watched = threading.get_ident()
@@ -40,7 +41,8 @@ class Watch:
 
     def _look(self) -> None:
         seen, since_s, tell_s = self.count(), time.monotonic(), TELL_AFTER_S
-        while not self.ended.wait(1.0):
+        while not self.ended.wait(LOOK_EVERY_S):
+            self.look()
             now, count = time.monotonic(), self.count()
             if count != seen:
                 seen, since_s, tell_s = count, now, TELL_AFTER_S

@@ -15,6 +15,7 @@ from fulmen.logs import PHASES
 from fulmen.loop import rows
 from fulmen.loop.fetch import Fetch, Pull
 from fulmen.loop.guard import check_weights
+from fulmen.loop.progress import ALL_EVALUATED
 from fulmen.loop.source import Source
 from fulmen.values import read
 from fulmen.warn import PossibleUserWarning, rank_zero_warn
@@ -36,6 +37,7 @@ class EvaluateLoop:
         self.module = trainer.lightning_module
         self.inside_fit = False
         self.sanity = False
+        self.closing = False  # all batches of an epoch were seen
         self.counts: list[int | float] = []  # batches to run of each loader
         self.done: list[int] = []  # batches run of each loader, over the epochs of a fit
         self.results: list[dict[str, float]] = []
@@ -92,6 +94,7 @@ class EvaluateLoop:
     def run_epoch(self) -> None:
         """Everything up to on_<stage>_epoch_end, with its values ready."""
         trainer, logs = self.trainer, self.trainer.logs
+        self.closing = False
         if not self.source.loaded:
             self.load_data()
         hooks = trainer.hooks
@@ -106,6 +109,9 @@ class EvaluateLoop:
             for idx, count in enumerate(self._counts()):
                 logs.enter(batch_phase, idx if several else None)
                 self.run_loader(idx, count)
+            self.closing = True
+            if trainer.asked:
+                trainer.stop_if_asked(ALL_EVALUATED)
             logs.finish(self.stage)
             logs.enter(epoch_phase)
             for hook in getattr(hooks, f"on_{self.stage}_epoch_end"):
@@ -176,8 +182,8 @@ class EvaluateLoop:
             if logs.evaluation_rows:
                 self.write_step_row()
             self.done[loader_idx] += 1
-            if trainer.should_stop:
-                trainer.stop_if_asked()
+            if trainer.asked:
+                trainer.stop_if_asked(1 + sum(self.done))
         return None
 
     def _run_iterator(self, fetch: Fetch) -> None:

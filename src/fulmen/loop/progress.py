@@ -8,6 +8,9 @@ from typing import Any
 # Points of an epoch at which a checkpoint may be taken, in their order; resume goes on behind them.
 IN_EPOCH, VALIDATED, EPOCH_ENDED = "in_epoch", "validated", "epoch_ended"
 
+# Places within a validation, behind those of its batches, where a run looks whether it is to end.
+ALL_EVALUATED, VALIDATION_OVER = 2**31, 2**31 + 1
+
 
 @dataclass
 class Progress:
@@ -31,6 +34,10 @@ class Progress:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in asdict(self):
             setattr(self, name, state[name])
+
+    def place(self, validated: int = 0, further: int = 0) -> int:
+        """A number that grows with the run, the same on all ranks at the same place."""
+        return (self.batches + further) * 2**32 + validated
 
     def next_epoch(self) -> None:
         self.epoch += 1

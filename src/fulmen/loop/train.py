@@ -12,7 +12,7 @@ from fulmen.logs import TRAIN_BATCH, TRAIN_EPOCH, LogStore
 from fulmen.loop import rows
 from fulmen.loop.evaluate import EvaluateLoop
 from fulmen.loop.fetch import Fetch, Pull
-from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, Progress
+from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, VALIDATION_OVER, Progress
 from fulmen.loop.schedule import Schedule
 from fulmen.loop.source import Source
 from fulmen.loop.step import ManualStep, Step
@@ -292,8 +292,8 @@ class TrainLoop:
                 self.write_row()
             for hook in late:
                 hook(output, batch, idx)
-            if trainer.should_stop:
-                trainer.stop_if_asked()
+            if trainer.asked:
+                trainer.stop_if_asked(0)
             if (progress.batch >= schedule.at or fetch.is_last or self.trainer.should_stop) and schedule.due:
                 self.validate()
             if self.schedules and step.stepping:
@@ -376,8 +376,10 @@ class TrainLoop:
         progress.validations += 1
         progress.point = VALIDATED
         self.validation.end()
-        progress.point = IN_EPOCH
         trainer.state.stage = RunningStage.TRAINING
+        if trainer.asked:
+            trainer.stop_if_asked(VALIDATION_OVER)
+        progress.point = IN_EPOCH
         self.schedule.advance()
         trainer.train_mode()
         self.logs.enter(TRAIN_BATCH)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from fulmen import tree
 from fulmen.device import Accelerator
 from fulmen.errors import MisconfigurationException
 from fulmen.precision import Precision
+
+if TYPE_CHECKING:
+    from fulmen.signals import Ranks
 
 T = TypeVar("T")
 
@@ -31,6 +34,7 @@ class Strategy:
     """Whether the training step has to be called through what `wrap_step` returns."""
 
     distributed_sampler_kwargs: dict[str, int] | None = None
+    cluster_environment: Any = None  # who started the processes, where there are several
 
     def __init__(
         self,
@@ -161,6 +165,10 @@ class Strategy:
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Whether all ranks say yes, or with `all=False` any."""
         return decision
+
+    def agreement(self, ahead: Callable[[], int]) -> Ranks | None:
+        """Through which the ranks agree where to stop; each rank asks once a fit."""
+        return None
 
     def save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the checkpoint on rank zero; every rank calls this, and goes on when the file is there."""

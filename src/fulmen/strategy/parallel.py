@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,11 +13,14 @@ import torch.distributed as dist
 
 from fulmen.device import Accelerator
 from fulmen.precision import Precision
+from fulmen.signals import Ranks
 from fulmen.strategy import children, collectives, environment, launch
 from fulmen.strategy.base import Strategy
 from fulmen.warn import rank_zero_only
 
 T = TypeVar("T")
+
+_fits = itertools.count()  # the same on all ranks, which run the same program
 
 
 class ParallelStrategy(Strategy):
@@ -111,6 +115,11 @@ class ParallelStrategy(Strategy):
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         return collectives.agree(decision, all)
+
+    def agreement(self, ahead: Callable[[], int]) -> Ranks | None:
+        if self.world_size == 1:
+            return None
+        return Ranks(self.store, f"fulmen/stop/{next(_fits)}", self.global_rank, self.world_size, ahead)
 
     def save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write on rank zero; when that fails, every rank raises."""
