@@ -527,7 +527,7 @@ def test_resume_from_checkpoint_gives_a_test_its_weights(tmp_path):
 def test_a_checkpoint_to_resume_from_that_is_not_there_is_an_error():
     trainer = quiet("fit(ckpt_path=...)", resume_from_checkpoint="nowhere.ckpt")
 
-    with pytest.raises(FileNotFoundError, match="'nowhere.ckpt' does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"'nowhere\.ckpt' does not exist"):
         trainer.fit(BoringModel())
 
 

@@ -240,6 +240,18 @@ def test_nothing_is_kept_for_modules_without_such_a_hook():
     fit(Listening())
 
 
+def test_outputs_of_an_open_epoch_go_through_a_checkpoint(tmp_path):
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.save_checkpoint(tmp_path / f"{batch_idx}.ckpt")
+
+    module = Kept()
+    fit(Kept(), callbacks=[Saves()])
+    make_trainer().fit(module, numbers(4), ckpt_path=tmp_path / "2.ckpt")
+
+    assert [one["loss"].item() for one in module.kept["train"]] == [0.0, 2.0, 4.0, 6.0]
+
+
 def test_self_log_works_in_a_training_epoch_end():
     class Logged(Net):
         def training_epoch_end(self, outputs):

@@ -285,6 +285,9 @@ def _epoch_ends(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any) -
         calls[start] = (outputs.clear, *calls[start])
         calls[batch] = (outputs.add, *calls[batch])
         calls[end] = (*calls[end], outputs.clear)
+        if stage == "train":
+            calls["on_save_checkpoint"] += (outputs.save,)
+            calls["on_load_checkpoint"] += (outputs.load,)
         if stage in ends:
             warn_once(
                 f"{type(module).__name__}.{ends[stage]}(outputs) is on_{stage}_epoch_end() today, which uses self.log "

@@ -53,10 +53,23 @@ class Outputs:
         self.trainer, self.stage = trainer, stage
         self.add: Callable[..., None] = self.add_training if stage == "train" else self.add_evaluation
         self.kept: dict[int, list[Any]] = {}
+        self.restored: dict[int, list[Any]] = {}
         self.kind: type[dict[str, Any]] = dict
 
     def clear(self) -> None:
-        self.kept = {}
+        self.kept, self.restored = self.restored, {}
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """With the checkpoint of an open epoch, where they are plain data."""
+        own = self.kept if all(_is_plain(one) for kept in self.kept.values() for one in kept) else {}
+        strategy = self.trainer.strategy
+        every = [own] if strategy.world_size == 1 else strategy.gather_object(own)
+        if every and any(every):
+            checkpoint["fulmen"]["outputs"] = every
+
+    def load(self, checkpoint: dict[str, Any]) -> None:
+        every = checkpoint["fulmen"].get("outputs", ())
+        self.restored = every[self.trainer.global_rank] if len(every) == self.trainer.world_size else {}
 
     def add_evaluation(self, output: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
         if output is not None:
@@ -83,6 +96,12 @@ class Outputs:
             return max(1, len(self.trainer.optimizers)) if hasattr(self.trainer.step, "ran") else 1
         loop = self.trainer.prediction if self.stage == "predict" else self.trainer.evaluation
         return len(loop.counts)
+
+
+def _is_plain(output: Any) -> bool:
+    return type(output) is dict and all(
+        isinstance(one, (Tensor, str, int, float)) or one is None for one in output.values()
+    )
 
 
 def end_epoch(module: Any, hook: Callable[[Any], Any], outputs: Outputs) -> None:
