@@ -55,13 +55,20 @@ def _place(checkpoint: dict[str, Any]) -> dict[str, Any]:
     progress = Progress(batches=batches["total"]["processed"], steps=steps, stepped=_stepped(fit, steps))
     state: dict[str, Any] = {"rng": None}
     progress.epoch = epochs["completed"]
-    if epochs["processed"] > epochs["completed"]:
+    is_open = epochs["started"] > epochs["completed"]
+    if epochs["processed"] > epochs["completed"] or (is_open and _lacks_value(checkpoint, batches)):
         progress.epoch += 1
-    elif epochs["started"] > epochs["completed"] and batch["processed"]:
+    elif is_open and batch["processed"]:
         progress.batch = batch["processed"]
         progress.point = IN_EPOCH if batch["completed"] < batch["processed"] else VALIDATED
         state |= {"epoch_rng": None, "loader": _loader(fit.get("state_dict") or {}, progress.batch)}
     return state | {"progress": progress.state_dict()}
+
+
+def _lacks_value(checkpoint: dict[str, Any], batches: dict[str, Any]) -> bool:
+    """Whether at the end of this epoch a scheduler waits for a value of the validation before, which no file has."""
+    plateau = any("num_bad_epochs" in state for state in checkpoint.get("lr_schedulers") or ())
+    return plateau and batches["is_last_batch"] and batches["current"]["completed"] == batches["current"]["processed"]
 
 
 def _stepped(fit: dict[str, Any], steps: int) -> int:
