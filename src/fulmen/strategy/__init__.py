@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fulmen.device import Accelerator
 from fulmen.errors import MisconfigurationException, nearest
 from fulmen.strategy.base import SingleDeviceStrategy, Strategy
-from fulmen.strategy.ddp import DDPStrategy
 from fulmen.strategy.environment import TorchElasticEnvironment
-from fulmen.strategy.parallel import ParallelStrategy
+
+if TYPE_CHECKING:
+    from fulmen.strategy.ddp import DDPStrategy
+    from fulmen.strategy.parallel import ParallelStrategy
 
 __all__ = ["DDPStrategy", "ParallelStrategy", "SingleDeviceStrategy", "Strategy", "StrategyRegistry", "choose"]
 
+_HOMES = {"DDPStrategy": "ddp", "ParallelStrategy": "parallel"}  # loaded on first use: one process needs none of it
 NOT_THERE_YET = ("fsdp", "deepspeed", "xla", "single_xla", "single_tpu")
 
 
@@ -29,11 +33,11 @@ class Registry(dict[str, dict[str, Any]]):
     def register(
         self,
         name: str,
-        strategy: Callable[..., Any] | None = None,
+        strategy: Callable[..., Any] | str | None = None,
         description: str = "",
         override: bool = False,
         **init_params: Any,
-    ) -> Callable[..., Any]:
+    ) -> Any:
         """Add a class, which `get` calls with `init_params`; without `strategy` this is a class decorator."""
         if name in self and not override:
             raise MisconfigurationException(f"strategy {name!r} is registered already; override=True replaces it.")
@@ -46,6 +50,12 @@ class Registry(dict[str, dict[str, Any]]):
             "init_params": init_params,
         }
         return strategy
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        entry = super().__getitem__(name)
+        if isinstance(entry["strategy"], str):
+            entry["strategy"] = __getattr__(entry["strategy"])
+        return entry
 
     def get(self, name: str, default: Any = None) -> Any:
         """A new strategy of that name, or `default`."""
@@ -66,15 +76,21 @@ class Registry(dict[str, dict[str, Any]]):
         return list(self)
 
 
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
 StrategyRegistry = Registry()
 StrategyRegistry.register("single_device", SingleDeviceStrategy, description="one process on one device")
 for _name, _method in {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}.items():
     _description = f"data parallel, processes started by {_method}"
-    StrategyRegistry.register(_name, DDPStrategy, _description, start_method=_method)
+    StrategyRegistry.register(_name, "DDPStrategy", _description, start_method=_method)
     for _unused in (False, True):
         StrategyRegistry.register(
             f"{_name}_find_unused_parameters_{str(_unused).lower()}",
-            DDPStrategy,
+            "DDPStrategy",
             _description,
             start_method=_method,
             find_unused_parameters=_unused,
@@ -92,8 +108,7 @@ def choose(
 ) -> Strategy:
     """The strategy that the Trainer's arguments mean, with its ranks known and no process started."""
     chosen = strategy if isinstance(strategy, Strategy) else _named(strategy, len(devices), num_nodes)
-    if cluster_environment is not None and isinstance(chosen, ParallelStrategy):
-        chosen.cluster_environment = cluster_environment
+    chosen.cluster_environment = cluster_environment or chosen.cluster_environment
     chosen.checkpoint_io = checkpoint_io or chosen.checkpoint_io
     chosen.sync_batchnorm = sync_batchnorm
     chosen.place(accelerator, devices, num_nodes)

@@ -33,6 +33,9 @@ class Strategy:
     wraps: bool = False
     """Whether the training step has to be called through what `wrap_step` returns."""
 
+    starts_anew: bool = False
+    """Whether `launch` runs its work in new processes, and none of it here."""
+
     distributed_sampler_kwargs: dict[str, int] | None = None
     cluster_environment: Any = None  # who started the processes, where there are several
 
