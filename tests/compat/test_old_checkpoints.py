@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -272,6 +270,21 @@ def test_validation_that_was_due_runs_and_one_that_was_done_does_not(completed, 
     assert trainer.progress.validations == validations
 
 
+def test_a_plateau_does_not_wait_for_a_value_that_no_file_has():
+    class Watching(Learning):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), self.lr, momentum=0.9)
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "v"}}
+
+    make_trainer(callbacks=[SavesInside()]).fit(Watching(), numbers(3), numbers(2))
+    torch.save(bare("validation_end-3.ckpt"), "bare.ckpt")
+    module, trainer = Watching(), make_trainer(max_epochs=2)
+    trainer.fit(module, numbers(3), numbers(2), ckpt_path="bare.ckpt")
+    assert [step[:2] for step in module.seen] == [(1, 0), (1, 1), (1, 2)]
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 1
+
+
 def test_loaders_get_their_states_back():
     class Knowing(torch.utils.data.DataLoader):
         given: Any = None
@@ -383,13 +396,3 @@ def test_a_file_of_weights_alone_is_taken_as_it_is():
     assert files.upgraded(files.read("weights.pt"))["layer.weight"] == 1
     with pytest.raises(ForeignCheckpoint, match="no 'state_dict'"):
         Learning.load_from_checkpoint("weights.pt")
-
-
-def test_damaged_files_are_still_called_damaged(epoch):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a/data.pkl", b"\x80\x02ccs\nx\n.")
-    with open("bad.ckpt", "wb") as file:
-        file.write(buffer.getvalue())
-    with pytest.raises(ForeignCheckpoint):
-        files.read("bad.ckpt")
