@@ -62,6 +62,7 @@ class Options:
     model_registry: str | None = None
     nonfinite: str = "stop"
     resume: str | None = None
+    async_save: bool = False
 
 
 NAMES = tuple(field.name for field in fields(Options))
@@ -174,6 +175,7 @@ def _check_limits(options: Options) -> None:
 SWITCHES = (
     "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "inference_mode", "barebones",
     "use_distributed_sampler", "detect_anomaly", "sync_batchnorm", "enable_autolog_hparams",
+    "async_save",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from fulmen import device, options, parts, verify
@@ -93,6 +94,7 @@ class Trainer(Run):
         model_registry: str | None = None,
         nonfinite: str = "stop",
         resume: str | None = None,
+        async_save: bool = False,
         compile: bool | dict[str, Any] | None = None,
         **others: Any,
     ) -> None:
@@ -104,13 +106,13 @@ class Trainer(Run):
         self._engine()
         self.loggers = parts.loggers(self.options)
         self.callbacks = parts.callbacks(self.options)
-        parts.set_determinism(self.options)
         self._reset(None, None)
         verify.callbacks(self.callbacks, self)
 
     def _engine(self) -> None:
         """Choose the devices, the strategy and the precision; nothing is started."""
         chosen, plugins = self.options, parts.plugins(self.options)
+        parts.set_determinism(chosen)
         self.accelerator, devices = device.choose(chosen.accelerator, chosen.devices)
         environment, checkpoint_io = plugins.get("environment"), plugins.get("checkpoint_io")
         self.strategy = strategies.choose(
@@ -167,7 +169,7 @@ class Trainer(Run):
             "val": Source("val", val_dataloaders, datamodule, module),
         }
         verify.fit(self, module, *self.sources.values())
-        stopped = self._guard(lambda: self._fit(ckpt_path, weights_only))
+        stopped = self._guard(partial(self._fit, ckpt_path, weights_only))
         if stopped is not None:
             raise stopped
 
@@ -217,7 +219,7 @@ class Trainer(Run):
         self._start(TrainerFn.PREDICTING, module, datamodule)
         self.sources = {"predict": Source("predict", dataloaders, self.datamodule, module)}
         verify.prediction(self, module, self.sources["predict"])
-        predictions = self._guard(lambda: self._predict(return_predictions is not False, ckpt_path, weights_only))
+        predictions = self._guard(partial(self._predict, return_predictions is not False, ckpt_path, weights_only))
         if isinstance(predictions, BaseException):
             raise predictions
         return predictions
@@ -232,7 +234,7 @@ class Trainer(Run):
         self._start(TrainerFn(verb), module, datamodule)
         self.sources = {stage: Source(stage, dataloaders, self.datamodule, module)}
         verify.evaluation(self, module, self.sources[stage], verb)
-        results = self._guard(lambda: self._run_evaluation(stage, ckpt_path, weights_only))
+        results = self._guard(partial(self._run_evaluation, stage, ckpt_path, weights_only))
         if isinstance(results, BaseException):
             raise results
         if verbose and self.is_global_zero and results:

@@ -129,8 +129,8 @@ class ParallelStrategy(Strategy):
                 super().save(checkpoint, path, storage_options)
             except Exception as error:
                 failure = error
-        reason = self.broadcast(failure and f"{type(failure).__name__}: {failure}")
+        told = self.broadcast(failure and (isinstance(failure, OSError), f"{type(failure).__name__}: {failure}"))
         if failure is not None:
             raise failure
-        if reason is not None:
-            raise RuntimeError(f"rank 0 could not save {os.fspath(path)!r}: {reason}")
+        if told is not None:
+            raise (OSError if told[0] else RuntimeError)(f"rank 0 could not save {os.fspath(path)!r}: {told[1]}")
