@@ -139,6 +139,7 @@ REFUSED = {
     "default_root_dir": (3,),
     "enable_autolog_hparams": ("yes", 3),
     "model_registry": ("mine",),
+    "compile": ("yes", 3, {"backends": "eager"}),
 }
 
 

@@ -24,6 +24,9 @@ OUTSIDE = (
     "or a later hook, not in __init__."
 )
 
+LEFT_BEHIND = ("_trainer", "_fabric", "_logs", "log", "_compiled_call_impl")
+"""Attributes that copies and pickles of a module do without."""
+
 
 class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHooks, Exports, nn.Module):
     """A model with its steps, its optimizers and, if you like, its data.
@@ -185,7 +188,7 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles of a module leave the trainer behind."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_trainer", "_fabric", "_logs", "log")}
+        return {k: v for k, v in self.__dict__.items() if k not in LEFT_BEHIND}
 
     # ---- logging
 

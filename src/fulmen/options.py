@@ -63,6 +63,7 @@ class Options:
     nonfinite: str = "stop"
     resume: str | None = None
     async_save: bool = False
+    compile: Any = None
 
 
 NAMES = tuple(field.name for field in fields(Options))
@@ -195,12 +196,27 @@ def _check_choices(options: Options) -> None:
     if options.nonfinite not in ("stop", "warn", "skip"):
         hint = nearest(options.nonfinite, ("stop", "warn", "skip"))
         raise MisconfigurationException(f"nonfinite={options.nonfinite!r} must be 'stop', 'warn' or 'skip'.{hint}")
+    _check_compile(options.compile)
     if options.resume not in (None, "auto"):
         raise MisconfigurationException(
             f"resume={options.resume!r} must be 'auto' or None; a file to go on from is given to fit(ckpt_path=...)."
         )
     if options.deterministic not in (None, True, False, "warn"):
         raise MisconfigurationException(f"deterministic={options.deterministic!r} must be True, False or 'warn'.")
+
+
+COMPILE = ("fullgraph", "dynamic", "backend", "mode", "options", "disable")
+
+
+def _check_compile(given: Any) -> None:
+    if given not in (None, True, False) and not isinstance(given, dict):
+        raise TypeError(f"compile={given!r} must be True, False, or a dict of torch.compile's arguments: {COMPILE}.")
+    for name in given if isinstance(given, dict) else ():
+        if name not in COMPILE:
+            raise MisconfigurationException(
+                f"compile has the key {name!r}, which torch.compile does not take.{nearest(name, COMPILE)} "
+                f"Its arguments are {COMPILE}."
+            )
 
 
 def _check_switches(options: Options) -> None:
