@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fulmen.data import loader_length
 from fulmen.errors import nearest
+from fulmen.position import Pass
 from fulmen.tree import rebuild
 
 Mode = Literal["min_size", "max_size_cycle", "max_size", "sequential"]
@@ -44,8 +45,8 @@ class CombinedLoader(Iterable[Any]):
         self._shape = _replaced(iterables, _is_loader, self._number)
         self._limits: list[int | float] | None = None
         self._iterator: Iterator[tuple[Any, int, int]] | None = None
-        self._start: dict[str, Any] = self._beginning()
-        self._at: dict[str, Any] = self._start
+        self._start: dict[str, Any] | None = None  # where the next pass begins, if not at the beginning
+        self._pass = CombinedPass(self)
 
     def _number(self, loader: Any) -> int:
         self._flattened.append(loader)
@@ -108,8 +109,7 @@ class CombinedLoader(Iterable[Any]):
         return int(length)
 
     def __iter__(self) -> CombinedLoader:
-        self._at, self._start = self._start, self._beginning()
-        self._iterator = self._one_after_the_other() if self.mode == "sequential" else self._side_by_side()
+        self._iterator = CombinedPass(self).begin("")
         return self
 
     def __next__(self) -> tuple[Any, int, int]:
@@ -124,40 +124,82 @@ class CombinedLoader(Iterable[Any]):
             if getattr(loader, "_iterator", None) is not None:  # a DataLoader's persistent workers
                 loader._iterator = None
 
-    def _one_after_the_other(self) -> Iterator[tuple[Any, int, int]]:
-        at = self._at
-        for index, limit in enumerate(self._limits or [math.inf] * len(self._flattened)):
-            if index < at["dataloader_idx"]:
-                continue
+    def state_dict(self) -> dict[str, Any] | None:
+        """Where this pass stands, if every loader can tell where it stands itself, else None."""
+        if not self._flattened or not all(hasattr(loader, "load_state_dict") for loader in self._flattened):
+            return None
+        states = [loader.state_dict() for loader in self._flattened]
+        return {**self._pass.at, "done": list(self._pass.at["done"]), "loaders": states}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next pass goes on where the one stood that `state` was taken of."""
+        states = state["loaders"]
+        if len(states) != len(self._flattened):
+            raise ValueError(f"The state is one of {len(states)} loaders, but there are {len(self._flattened)}.")
+        self._start = {name: state[name] for name in ("batch_idx", "dataloader_idx")} | {"done": list(state["done"])}
+        for loader, loader_state in zip(self._flattened, states, strict=True):
+            loader.load_state_dict(loader_state)
+
+
+class CombinedPass:
+    """One pass over the loaders of a CombinedLoader, which another process can go on with."""
+
+    def __init__(self, loader: CombinedLoader) -> None:
+        self.loader, self.loaders = loader, loader.flattened
+        self.at: dict[str, Any] = {"batch_idx": 0, "dataloader_idx": 0, "done": [False] * len(self.loaders)}
+        self.passes: list[Pass | None] = [None] * len(self.loaders)
+        self.counts = [0] * len(self.loaders)  # batches of each loader's own pass
+        self.given = 0
+        self.salt = ""
+
+    def begin(self, salt: str) -> Iterator[tuple[Any, int, int]]:
+        """The iterators side by side are made at once, not at the first batch."""
+        loader, self.salt = self.loader, salt
+        if loader._start is not None:
+            self.at, loader._start = loader._start, None
+        loader._pass = self
+        if loader.mode == "sequential":
+            return self._one_after_the_other(None)
+        return self._side_by_side([self._open(index) for index in range(len(self.loaders))])
+
+    def _open(self, index: int) -> Iterator[Any]:
+        begun = self.passes[index] = Pass(self.loaders[index])
+        self.counts[index] = 0
+        return begun.begin(f"{self.salt} {self.given} {index}")
+
+    def _one_after_the_other(self, iterator: Iterator[Any] | None) -> Iterator[tuple[Any, int, int]]:
+        at = self.at
+        for index in range(at["dataloader_idx"], len(self.loaders)):
             at["dataloader_idx"] = index
+            limit = math.inf if self.loader.limits is None else self.loader.limits[index]
             if at["batch_idx"] < limit:
                 left = None if math.isinf(limit) else int(limit) - at["batch_idx"]
-                for batch in islice(self._flattened[index], left):
+                for batch in islice(self._open(index) if iterator is None else iterator, left):
                     at["batch_idx"] += 1
+                    self.counts[index] += 1
+                    self.given += 1
                     yield batch, at["batch_idx"] - 1, index
-            at["batch_idx"] = 0
+            at["batch_idx"], iterator = 0, None
 
-    def _side_by_side(self) -> Iterator[tuple[Any, int, int]]:
-        """The loaders' iterators are made at once, not at the first batch."""
-        iterators = [iter(loader) for loader in self._flattened]
-        return self._together(iterators, math.inf if self._limits is None else self._length())
-
-    def _together(self, iterators: list[Iterator[Any]], total: int | float) -> Iterator[tuple[Any, int, int]]:
-        at = self._at
+    def _side_by_side(self, iterators: list[Iterator[Any]]) -> Iterator[tuple[Any, int, int]]:
+        total = math.inf if self.loader.limits is None else self.loader._length()
+        at = self.at
         while at["batch_idx"] < total:
             batches = self._draw(iterators, at["done"])
             if batches is None:
                 return
             at["batch_idx"] += 1
-            yield self._shaped(batches), at["batch_idx"] - 1, 0
+            self.given += 1
+            yield self.loader._shaped(batches), at["batch_idx"] - 1, 0
 
     def _draw(self, iterators: list[Iterator[Any]], done: list[bool]) -> list[Any] | None:
         """A batch of each loader; None at the end. `done` marks the loaders that have come to their end once."""
-        idle = self.mode == "max_size"
+        idle = self.loader.mode == "max_size"
         batches: list[Any] = []
-        for iterator, ended in zip(iterators, done, strict=True):
+        for index, (iterator, ended) in enumerate(zip(iterators, done, strict=True)):
             batches.append(END if idle and ended else next(iterator, END))
-            if batches[-1] is END and self.mode == "min_size":
+            self.counts[index] += batches[-1] is not END
+            if batches[-1] is END and self.loader.mode == "min_size":
                 return None
         missing = [index for index, batch in enumerate(batches) if batch is END]
         for index in missing:
@@ -168,30 +210,43 @@ class CombinedLoader(Iterable[Any]):
             if idle:
                 batches[index] = None
                 continue
-            iterators[index] = iter(self._flattened[index])
+            iterators[index] = self._open(index)
             batches[index] = next(iterators[index], END)
+            self.counts[index] = 1
             if batches[index] is END:  # an empty loader can never give its part
                 return None
         return batches
 
-    def _beginning(self) -> dict[str, Any]:
-        return {"batch_idx": 0, "dataloader_idx": 0, "done": [False] * len(self._flattened)}
+    def state_dict(self) -> dict[str, Any]:
+        passes = [None if begun is None else begun.state_dict() for begun in self.passes]
+        numbers = {"counts": list(self.counts), "given": self.given, "salt": self.salt}
+        return {**self.at, "done": list(self.at["done"]), "passes": passes, **numbers}
 
-    def state_dict(self) -> dict[str, Any] | None:
-        """Where this pass stands, if every loader can tell where it stands itself, else None."""
-        if not self._flattened or not all(hasattr(loader, "load_state_dict") for loader in self._flattened):
-            return None
-        states = [loader.state_dict() for loader in self._flattened]
-        return {**self._at, "done": list(self._at["done"]), "loaders": states}
+    def resume(self, state: dict[str, Any], skip: int) -> Iterator[tuple[Any, int, int]]:
+        """The iterator behind the first `skip` batches, which are all that were given out or all but the last."""
+        if "passes" not in state:
+            return self._elsewhere(state["own"], skip)
+        self.at = {name: state[name] for name in ("batch_idx", "dataloader_idx")} | {"done": list(state["done"])}
+        self.counts, self.given, self.salt = list(state["counts"]), skip, state["salt"]
+        self.loader._pass = self
+        index, alone = self.at["dataloader_idx"], self.loader.mode == "sequential"
+        if state["given"] > skip:
+            self.at["batch_idx"] -= 1
+            for i, begun in enumerate(state["passes"]):
+                resting = begun is None or (self.loader.mode == "max_size" and self.at["done"][i])
+                self.counts[i] -= not resting and (not alone or i == index)
+        iterators: list[Any] = [None] * len(self.loaders)
+        for i, begun in enumerate(state["passes"]):
+            if begun is not None and (not alone or i == index):
+                held = self.passes[i] = Pass(self.loaders[i])
+                iterators[i] = held.resume(begun, self.counts[i])
+        return self._one_after_the_other(iterators[index]) if alone else self._side_by_side(iterators)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next pass goes on where the one stood that `state` was taken of."""
-        states = state["loaders"]
-        if len(states) != len(self._flattened):
-            raise ValueError(f"The state is one of {len(states)} loaders, but there are {len(self._flattened)}.")
-        self._start = {name: state[name] for name in ("batch_idx", "dataloader_idx")} | {"done": list(state["done"])}
-        for loader, loader_state in zip(self._flattened, states, strict=True):
-            loader.load_state_dict(loader_state)
+    def _elsewhere(self, state: Any, skip: int) -> Iterator[tuple[Any, int, int]]:
+        """From what another framework keeps: the loaders' own states, if they have some."""
+        if state is not None:
+            self.loader.load_state_dict(state)
+        return islice(self.begin(""), 0 if state is not None else skip, None)
 
 
 def _is_loader(node: Any) -> bool:

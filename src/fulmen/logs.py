@@ -245,6 +245,10 @@ class LogStore:
     def _slots_of(self, stage: str) -> list[Slot]:
         return [s for (phase, _), table in self.tables.items() if phase.stage == stage for s in table.values()]
 
+    def metrics_of(self, stage: str) -> set[int]:
+        """The ids of the torchmetrics objects that a stage logs."""
+        return {id(slot.metric) for slot in self._slots_of(stage) if isinstance(slot, MetricSlot)}
+
     def _epoch_values(self, stage: str | None) -> list[tuple[Slot, Any]]:
         slots = self._slots_of(stage) if stage is not None else []
         values = [(slot, slot.epoch_value()) for slot in slots if slot.on_epoch]

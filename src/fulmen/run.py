@@ -152,7 +152,8 @@ class Run(Readout):
         self.signals.ranks = self.strategy.agreement(self._ahead)
         ckpt_path = self._merge_callbacks(ckpt_path)
         path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
-        if checkpoint is not None and ckpt_path in (None, "last", "hpc"):  # the same run goes on, in the same log
+        same_run = ckpt_path in (None, "last", "hpc")
+        if checkpoint is not None and same_run:  # it goes on in the same log
             state.restore_loggers(self._trainer, checkpoint)
         module = self._setup()
         self.progress = Progress()
@@ -200,6 +201,9 @@ class Run(Readout):
         loop.take(self.step, schedulers)
 
     def _merge_callbacks(self, ckpt_path: Any) -> Any:
+        if same_run and self.train_loop is not None and (self.train_loop.resume or {}).get("should_stop"):
+            rank_zero_info("The run had been asked to stop (early?) and ends. fit(ckpt_path=PATH) would train on.")
+            self.should_stop = True
         """The module's own callbacks join the trainer's; "best" still means what those before them have kept."""
         if ckpt_path == "best":
             ckpt_path = find.resolve(self._trainer, ckpt_path)

@@ -21,10 +21,11 @@ LAYERS = [
     {"readout", "parts", "verify", "compiled"},
     {"loop", "callbacks", "loggers"},
     {"module", "datamodule"},
-    {"options", "hooks", "optim", "logs", "slots", "data", "combined", "loaders", "checkpoint"}
+    {"options", "hooks", "optim", "logs", "slots", "data", "batched", "combined", "position", "loaders", "checkpoint"}
     | {"summary", "introspection", "types", "states"},
     {"strategy", "slurm", "precision", "device", "callbacks.base", "lifecycle", "export"},
-    {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress", "loop.guard"},
+    {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress", "loop.guard"}
+    | {"loop.resume"},
     {"tree", "seed", "warn", "errors", "__init__"},
 ]
 HEIGHT = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}

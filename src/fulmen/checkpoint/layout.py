@@ -66,7 +66,7 @@ def _batches(progress: Progress, is_open: bool, validating: bool, over: bool) ->
 
 def _loaders(loop: TrainLoop | None) -> dict[str, Any]:
     """The state of the training data's loaders, where they have one."""
-    if loop is None or loop.fetch is None or (state := loop.fetch.state_dict()) is None:
+    if loop is None or loop.fetch is None or (state := loop.fetch.loader_state()) is None:
         return {}
     return {"combined_loader": state["loaders"] if isinstance(loop.fetch.loader, CombinedLoader) else [state]}
 

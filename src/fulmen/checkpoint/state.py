@@ -6,11 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from fulmen.checkpoint import files, hparams, layout
 from fulmen.errors import CheckpointError, MisconfigurationException
 from fulmen.loop.guard import check_weights
-from fulmen.loop.progress import EPOCH_ENDED
+from fulmen.loop.resume import keeps_gradients, loop_state, take_over
+from fulmen.tree import map_tensors
 
 if TYPE_CHECKING:
     from fulmen.trainer import Trainer
@@ -66,18 +68,24 @@ def _ask_hooks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 
 def _exact(trainer: Trainer) -> dict[str, Any]:
     """What lets a run go on bit for bit, of every rank."""
-    module = trainer.lightning_module
+    module, loop = trainer.lightning_module, trainer.train_loop
     names = {id(metric): name for name, metric in _metrics(module).items()}
-    own: dict[str, Any] = {"logs": trainer.logs.state(names), "metrics": _metric_states(module)}
-    loop = trainer.train_loop
+    validating = loop is not None and loop.before is not None
+    own: dict[str, Any] = {"logs": trainer.logs.state(names)}
+    own["metrics"] = loop.metrics_before if loop is not None and validating else metric_states(trainer)
     if loop is not None:
-        own["loop"] = loop.state_dict()
-        if not loop.step.stepping and loop.progress.point != EPOCH_ENDED:
-            own["gradients"] = {n: p.grad for n, p in trainer.lightning_module.named_parameters() if p.grad is not None}
-    loggers = [getattr(logger, "state_dict", dict)() for logger in trainer.loggers]
+        own["loop"] = loop_state(loop)
+        if keeps_gradients(loop):
+            own["gradients"] = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
+    loggers = None if loop is None else loop.loggers_before
+    loggers = logger_states(trainer) if loggers is None else loggers
     if trainer.world_size == 1:
         return {"ranks": [own], "loggers": loggers}
     return {"ranks": trainer.strategy.gather_object(own), "loggers": loggers}
+
+
+def logger_states(trainer: Trainer) -> list[dict[str, Any]]:
+    return [getattr(logger, "state_dict", dict)() for logger in trainer.loggers]
 
 
 def _metrics(module: torch.nn.Module) -> dict[str, Any]:
@@ -88,11 +96,19 @@ def _metrics(module: torch.nn.Module) -> dict[str, Any]:
     return {name: part for name, part in module.named_modules() if isinstance(part, torchmetrics.Metric)}
 
 
-def _metric_states(module: torch.nn.Module) -> dict[str, Any]:
+def metric_states(trainer: Trainer) -> dict[str, Any]:
+    """Copies of what the metrics hold, but for those that are logged in validation: they begin anew in each."""
+    again = trainer.logs.metrics_of("validation")
     return {
-        name: {"count": metric._update_count, "values": dict(metric.metric_state)}
-        for name, metric in _metrics(module).items()
+        name: {"count": metric._update_count, "values": map_tensors(Tensor.clone, _held(metric))}
+        for name, metric in _metrics(trainer.lightning_module).items()
+        if id(metric) not in again
     }
+
+
+def _held(metric: Any) -> dict[str, Any]:
+    """The metric's state, and tensors that it keeps beside it."""
+    return {n: v for n, v in vars(metric).items() if isinstance(v, Tensor) and n[0] != "_"} | metric.metric_state
 
 
 # ---- putting back
@@ -172,7 +188,7 @@ def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
         return
     state = ranks[trainer.global_rank] if trainer.global_rank < len(ranks) else ranks[0]
     if "loop" in state:
-        loop.load_state_dict(state["loop"])
+        take_over(loop, state["loop"])
     if loop.max_epochs != -1 and loop.progress.epoch > loop.max_epochs:
         raise MisconfigurationException(
             f"The checkpoint was taken in current_epoch={loop.progress.epoch}, but max_epochs={loop.max_epochs}; set "

@@ -61,7 +61,7 @@ def _place(checkpoint: dict[str, Any]) -> dict[str, Any]:
     elif is_open and batch["processed"]:
         progress.batch = batch["processed"]
         progress.point = IN_EPOCH if batch["completed"] < batch["processed"] else VALIDATED
-        state |= {"epoch_rng": None, "loader": _loader(fit.get("state_dict") or {}, progress.batch)}
+        state["loader"] = {"place": _loader(fit.get("state_dict") or {}, progress.batch)}
     return state | {"progress": progress.state_dict()}
 
 
@@ -86,9 +86,8 @@ def _stepped(fit: dict[str, Any], steps: int) -> int:
 def _loader(state: dict[str, Any], batch: int) -> Any:
     """The state of the training data's loaders."""
     states = state.get("combined_loader") or [None]
-    if len(states) == 1:
-        return states[0]
-    return {"batch_idx": batch, "dataloader_idx": 0, "done": [False] * len(states), "loaders": states}
+    own = {"batch_idx": batch, "dataloader_idx": 0, "done": [False] * len(states), "loaders": states}
+    return {"begun": None, "own": states[0] if len(states) == 1 else own, "dataset": None}
 
 
 # ---- callbacks

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fulmen import data
+from fulmen.checkpoint import state
 from fulmen.errors import MisconfigurationException
 from fulmen.hooks import check_step
 from fulmen.logs import PHASES
@@ -40,6 +41,7 @@ class EvaluateLoop:
         self.closing = False  # all batches of an epoch were seen
         self.counts: list[int | float] = []  # batches to run of each loader
         self.done: list[int] = []  # batches run of each loader, over the epochs of a fit
+        self.former: list[int] = []  # the same, of the run that goes on here
         self.results: list[dict[str, float]] = []
         self.modes: dict[torch.nn.Module, bool] = {}
         self.batch_idx, self.loader_idx = 0, 0
@@ -66,6 +68,8 @@ class EvaluateLoop:
         self.source.load(trainer.strategy, trainer.options.use_distributed_sampler, overfit, trainer.current_epoch)
         self.counts = self.source.limits(self._limit, self._argument)
         self.done = [0] * len(self.counts)
+        if len(self.former) == len(self.done):
+            self.done, self.former = self.former, []
         for loader in self.source.loaders:
             if data.is_shuffled(loader):
                 rank_zero_warn(
@@ -165,6 +169,7 @@ class EvaluateLoop:
             self.source.loaders[loader_idx], self.source.lengths[loader_idx], count,
             trainer.preparation("val" if stage == "validation" else stage, loader_idx),
         )  # fmt: skip
+        fetch.start(f"{trainer.global_rank} {stage} {loader_idx} {trainer.progress.batches}")
         batch_start, batch_end = getattr(hooks, f"on_{stage}_batch_start"), getattr(hooks, f"on_{stage}_batch_end")
         if self.takes == "iterator":
             return self._run_iterator(fetch)
@@ -202,6 +207,9 @@ class EvaluateLoop:
 
     def write_step_row(self) -> None:
         if not self.sanity:
+            loop = self.trainer.train_loop
+            if self.inside_fit and loop is not None and loop.loggers_before is None:
+                loop.loggers_before = state.logger_states(self.trainer)
             values = {s.step_name: s.last for s in self.trainer.logs.slots.values() if s.on_step and s.logger}
             rows.write(self.trainer.loggers, values, self.done[self.loader_idx], None)
 

@@ -6,14 +6,16 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset
-
-from fulmen.combined import CombinedLoader
-from fulmen.data import with_batch_sampler
+from fulmen import seed
+from fulmen.combined import CombinedLoader, CombinedPass
+from fulmen.position import Pass, skips
 from fulmen.warn import warn_once
+
+END = object()
 
 
 class Fetch:
@@ -32,23 +34,39 @@ class Fetch:
         self.prepare = _out_of_triple(prepare) if isinstance(loader, CombinedLoader) else prepare
         self.count = 0  # batches given out
         self.is_last = False
-        self.state: Any = None  # the loader's own state as consumed, where it has one and a batch is fetched ahead
+        self.place = CombinedPass(loader) if isinstance(loader, CombinedLoader) else Pass(loader)
+        self.ahead: tuple[Any, Any, Any] | None = None  # the states from before the batch that is fetched ahead
         self._iterator: Iterator[Any] | None = None
 
-    def start(self) -> None:
+    def start(self, salt: str = "") -> None:
         """Make the loader's iterator, which draws from the random states."""
-        self._iterator = iter(self.loader)
+        self._iterator = self.place.begin(salt)
 
-    def resume(self, skip: int, state: Any) -> None:
-        """Make the iterator that goes on behind the `skip` batches that were given out before."""
+    def resume(self, state: dict[str, Any], skip: int) -> None:
+        """Make the iterator that goes on behind the `skip` batches that were used before."""
         self.count, self.is_last = skip, skip >= self.total
-        self._iterator = after(self.loader, skip, state)
+        iterator = self._iterator = self.place.resume(state["place"], skip)
+        if self.sized or self.is_last:
+            return
+        if state.get("ahead_rng") is not None:  # the next batch was made before the last step drew its numbers
+            seed.restore(state["ahead_rng"])
+        self._remember()
+        following = next(iterator, END)
+        self.is_last = following is END
+        self._iterator = iter(()) if self.is_last else chain((following,), iterator)
 
-    def state_dict(self) -> Any:
+    def state_dict(self) -> dict[str, Any]:
+        """Where the pass stands behind the batches that were used."""
+        if self.ahead is None:
+            return {"place": self.place.state_dict(), "ahead_rng": None}
+        place, states, _ = self.ahead
+        return {"place": place, "ahead_rng": seed.plain(states)}
+
+    def loader_state(self) -> Any:
         """The loader's own state as consumed by the loop, None where it has none."""
         if not hasattr(self.loader, "state_dict"):
             return None
-        return self.state if not self.sized else self.loader.state_dict()
+        return self.loader.state_dict() if self.ahead is None else self.ahead[2]
 
     def __iter__(self) -> Iterator[Any]:
         if self._iterator is None:
@@ -90,7 +108,7 @@ class Fetch:
     def ended_early(self) -> None:
         """The loader promised more batches than it gave."""
         message = f"The dataloader ended after {self.count} of its {self.total} batches"
-        if isinstance(self.loader, DataLoader) and not _streams(self.loader):
+        if skips(self.loader):
             raise RuntimeError(
                 f"{message} (batch {self.count}): the __getitem__ of {type(self.loader.dataset).__name__}, line "
                 f"{_line(self.loader.dataset)}, or its sampler raised StopIteration, which ends a loop silently. "
@@ -101,19 +119,19 @@ class Fetch:
     def _ahead(self, iterator: Iterator[Any]) -> Iterator[Any]:
         if self.count >= self.total:
             return
-        prepare, end = self.prepare, object()
-        batch = next(iterator, end)
-        while batch is not end:
+        prepare = self.prepare
+        batch = next(iterator, END)
+        while batch is not END:
             self._remember()
             self.count += 1
-            following = end if self.count >= self.total else next(iterator, end)
-            self.is_last = following is end
+            following = END if self.count >= self.total else next(iterator, END)
+            self.is_last = following is END
             yield batch if prepare is None else prepare(batch)
             batch = following
 
     def _remember(self) -> None:
-        if hasattr(self.loader, "state_dict"):
-            self.state = self.loader.state_dict()
+        state = self.loader.state_dict() if hasattr(self.loader, "state_dict") else None
+        self.ahead = self.place.state_dict(), seed.snapshot(), state
 
 
 def _line(dataset: Any) -> str:
@@ -127,54 +145,6 @@ def _line(dataset: Any) -> str:
 def _out_of_triple(prepare: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
     """A combined loader gives (batch, batch_idx, dataloader_idx); steps get the batch."""
     return itemgetter(0) if prepare is None else lambda triple: prepare(triple[0])
-
-
-def after(loader: Any, skip: int, state: Any) -> Iterator[Any]:
-    """The loader's iterator behind its first `skip` batches, without touching what it skips where that can be."""
-    if state is not None and hasattr(loader, "load_state_dict"):
-        loader.load_state_dict(state)
-        return iter(loader)
-    if isinstance(loader, DataLoader) and loader.batch_sampler is not None and not _streams(loader):
-        rest = Behind(loader.batch_sampler, skip)
-        iterator = iter(with_batch_sampler(loader, rest))
-        rest.skip()
-        return iterator
-    iterator = iter(loader)
-    for _ in range(skip):
-        next(iterator, None)
-    return iterator
-
-
-def _streams(loader: DataLoader[Any]) -> bool:
-    return isinstance(loader.dataset, IterableDataset)
-
-
-class Behind:
-    """A batch sampler without its first lists of indices.
-
-    They are drawn when the first list is asked for, or by `skip`: not before the loader's iterator has drawn its seed,
-    as in an epoch that was not interrupted.
-    """
-
-    def __init__(self, batch_sampler: Any, count: int) -> None:
-        self.batch_sampler, self.count = batch_sampler, count
-        self.left = count
-
-    def __len__(self) -> int:
-        return len(self.batch_sampler) - self.count
-
-    def __iter__(self) -> Behind:
-        self.lists, self.left = iter(self.batch_sampler), self.count
-        return self
-
-    def skip(self) -> None:
-        for _ in range(self.left):
-            next(self.lists, None)
-        self.left = 0
-
-    def __next__(self) -> Any:
-        self.skip()
-        return next(self.lists)
 
 
 class Pull:

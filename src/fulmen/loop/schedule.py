@@ -101,4 +101,6 @@ class Schedule:
             return False
         if self.every == math.inf:
             return loop.fetch.is_last
+        if self.trainer.should_stop and loop.may_stop():
+            return True
         return (progress.batches if self.counts_on else progress.batch) % self.every == 0

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from fulmen import data
+from fulmen import data, position
+from fulmen.batched import batched
 from fulmen.combined import CombinedLoader
 from fulmen.datamodule import LightningDataModule
 from fulmen.errors import MisconfigurationException
 from fulmen.hooks import overrides
 from fulmen.lifecycle import DataHooks
+from fulmen.seed import capture, isolate_rng, restore
 
 if TYPE_CHECKING:
     from fulmen.strategy.base import Strategy
@@ -36,6 +39,8 @@ class Source:
         self.loaders: list[Any] = []
         self.lengths: list[int | float] = []
         self.loaded_epoch = 0
+        self.rng: dict[str, Any] | None = None  # the random states of then
+        self.former: dict[str, Any] | None = None  # the state to take over as soon as the loaders are there
 
     def _brings(self, owner: Any) -> bool:
         base = LightningDataModule if isinstance(owner, LightningDataModule) else DataHooks
@@ -58,7 +63,11 @@ class Source:
 
     def load(self, strategy: Strategy, sampler: bool, overfit: bool, epoch: int = 0) -> None:
         """Get the loaders and make them ready for this rank."""
-        self.raw = self.given if self.owner is None else getattr(self.owner, self.hook)()
+        with isolate_rng() if self.former is not None else nullcontext():
+            if self.former is not None:
+                restore(self.former["rng"])
+            self.rng = capture()
+            self.raw = self.given if self.owner is None else getattr(self.owner, self.hook)()
         self.loaded_epoch = epoch
         argument = ARGUMENTS[self.stage] if self.owner is None else f"{type(self.owner).__name__}.{self.hook}"
         if self.raw is None:
@@ -67,6 +76,24 @@ class Source:
             )
         self.loaders = self._arrange(argument, strategy, sampler, overfit)
         self.lengths = [data.loader_length(loader) for loader in self.loaders]
+        for loader in self._parts():
+            position.watch(loader)
+        if self.former is not None:
+            state, self.former = self.former, None
+            self.loaded_epoch = state["loaded_epoch"]
+            for loader, held in zip(self._parts(), state["loaders"], strict=False):
+                position.put_all_back(loader, held)
+
+    def _parts(self) -> list[Any]:
+        return [part for loader in self.loaders for part in getattr(loader, "flattened", [loader])]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What of the loaders moves from one pass to the next."""
+        return {
+            "loaded_epoch": self.loaded_epoch,
+            "rng": self.rng,
+            "loaders": [position.state_of_all(loader) for loader in self._parts()],
+        }
 
     def _arrange(self, argument: str, strategy: Strategy, sampler: bool, overfit: bool) -> list[Any]:
         """Training: one loader, or one combined of several. Evaluation: a list, run one after the other."""
@@ -78,7 +105,8 @@ class Source:
             if sampler and strategy.distributed_sampler_kwargs is not None:
                 seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
                 loader = data.distributed(loader, strategy.distributed_sampler_kwargs, self.stage == "train", seed)
-            return data.seeded_workers(loader, strategy.global_rank)
+            loader = data.seeded_workers(batched(loader), strategy.global_rank)
+            return position.numbered(loader) if self.stage in ("train", "val") else loader
 
         raw = self.raw
         if isinstance(raw, CombinedLoader) and (raw.mode != "sequential" or self.stage == "train"):
@@ -97,7 +125,8 @@ class Source:
 
     def due(self, every: int, epoch: int) -> bool:
         """Whether reload_dataloaders_every_n_epochs asks for new loaders in this epoch."""
-        return bool(every) and self.owner is not None and epoch - self.loaded_epoch >= every
+        loaded_epoch = self.loaded_epoch if self.former is None else self.former["loaded_epoch"]
+        return bool(every) and self.owner is not None and epoch - loaded_epoch >= every
 
 
 def _combined(loaders: Any, mode: str, ready: Callable[[Any], Any]) -> CombinedLoader:

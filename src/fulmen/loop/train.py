@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from fulmen import data, seed
+from fulmen.checkpoint import state
 from fulmen.errors import MisconfigurationException
 from fulmen.logs import TRAIN_BATCH, TRAIN_EPOCH, LogStore
 from fulmen.loop import rows
+from fulmen.loop.account import Account, counted, is_idle
 from fulmen.loop.evaluate import EvaluateLoop
+from fulmen.loop.faster import speed_up
 from fulmen.loop.fetch import Fetch, Pull
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, VALIDATION_OVER, Progress
+from fulmen.loop.resume import moved_by_validation
 from fulmen.loop.schedule import Schedule
 from fulmen.loop.source import Source
 from fulmen.loop.step import ManualStep, Step
@@ -55,8 +60,13 @@ class TrainLoop:
         self.asks_ranks = False
         self.batch_idx = -1  # of the batch in hand, or the last one
         self.schedule = Schedule(self)
-        self.epoch_rng: dict[str, Any] | None = None  # random states from just before the epoch's iterator was made
-        self.resume: dict[str, Any] | None = None  # what a checkpoint held of the epoch that it was taken in
+        self.account = Account()
+        self.is_open = False  # whether the epoch's iterator is made
+        self.row_at = 0  # progress.stepped when the last row was written
+        self.resume: dict[str, Any] | None = None  # what a checkpoint held, until the loop stands where it was taken
+        self.before: dict[str, Any] | None = None  # while validation runs: what it moves until it is over
+        self.metrics_before: dict[str, Any] = {}
+        self.loggers_before: list[dict[str, Any]] | None = None
 
     def follow(self, previous: TrainLoop, same_module: bool) -> None:
         """In another fit: limits that were set on the last loop hold; the same module then goes on where that ended."""
@@ -92,6 +102,8 @@ class TrainLoop:
         if self.skips():
             return
         self.prepare()
+        speed_up([*self.source.loaders, *self.trainer.val_source.loaders], self.trainer.optimizers)
+        self.account.start(self.progress.batches)
         if self.trainer.global_rank and self.resume is None and not self.progress.batches:
             seed.part(self.trainer.global_rank)
         self.logs.enter(TRAIN_EPOCH)
@@ -102,6 +114,7 @@ class TrainLoop:
         self.logs.enter(None)
         for hook in self.hooks.on_train_end:
             hook()
+        self.account.finish(self.progress.batches, self.source.loaders[0], self.trainer.strategy)
 
     @property
     def validates(self) -> bool:
@@ -118,7 +131,7 @@ class TrainLoop:
         if self.max_epochs == 0 or self.max_steps == 0 or trainer.limit_train_batches == 0:
             rank_zero_info("Nothing to train: max_epochs, max_steps or limit_train_batches is 0.")
             return True
-        if trainer.should_stop and self.may_stop():
+        if trainer.should_stop and self.may_stop() and self.resume is None:
             return True
         if self.finished():  # by a checkpoint, or an earlier fit
             rank_zero_warn(
@@ -131,7 +144,7 @@ class TrainLoop:
     def finished(self) -> bool:
         if self.reached_steps or (self.max_epochs != -1 and self.progress.epoch >= self.max_epochs):
             return True
-        return self.trainer.should_stop and self.may_stop()
+        return self.trainer.should_stop and self.may_stop() and self.resume is None
 
     @property
     def reached_steps(self) -> bool:
@@ -158,12 +171,13 @@ class TrainLoop:
 
     def load_data(self) -> None:
         trainer, source = self.trainer, self.source
-        source.load(
-            trainer.strategy,
-            trainer.options.use_distributed_sampler,
-            bool(trainer.overfit_batches),
-            self.progress.epoch + (self.progress.point == EPOCH_ENDED),
-        )
+        epoch = self.progress.epoch + (self.progress.point == EPOCH_ENDED)
+        renews = source.former is not None and source.due(trainer.reload_dataloaders_every_n_epochs, epoch)
+        if renews:  # the checkpoint is from before the loaders of this epoch were made
+            source.former = None
+        source.load(trainer.strategy, trainer.options.use_distributed_sampler, bool(trainer.overfit_batches), epoch)
+        if renews and self.resume is not None:
+            self.resume = {**self.resume, "rng": seed.capture()}
         (self.num_batches,) = source.limits(trainer.limit_train_batches, "limit_train_batches")
         if self.num_batches == 0:
             raise MisconfigurationException(
@@ -174,8 +188,9 @@ class TrainLoop:
 
     def agree_on_length(self) -> None:
         """Every step is one of all ranks together, so all need as many batches."""
-        counts = self.trainer.strategy.gather_object(self.num_batches)
-        self.asks_ranks = len(counts) > 1 and math.inf in counts  # then each step asks whether all have a batch
+        ranks = self.trainer.strategy.gather_object((self.num_batches, self.source.lengths[0]))
+        counts = [count for count, _ in ranks]
+        self.asks_ranks = len(ranks) > 1 and any(length == math.inf for _, length in ranks)  # each step, for a batch
         if not self.asks_ranks and len(set(counts)) > 1:
             raise MisconfigurationException(
                 f"The ranks have different numbers of train batches, {counts}, and would wait for each other: give "
@@ -200,7 +215,10 @@ class TrainLoop:
 
     def run_epoch(self) -> None:
         progress, resume = self.progress, self.resume
-        self.resume = None
+        if resume is not None and "loader" not in resume:  # the checkpoint was not taken within an epoch's batches
+            if resume["rng"] is not None:
+                seed.restore(resume["rng"])
+            resume = self.resume = None
         if progress.point != EPOCH_ENDED:
             batches = self.start_epoch(resume)
             self.run_batches(batches, resume)
@@ -225,51 +243,48 @@ class TrainLoop:
         self.row_every = trainer.log_every_n_steps or 2**62
         self.step_limit = math.inf if self.max_steps == -1 else self.max_steps
         self.schedules = bool(self.schedulers.configs)
-        self.fetch = Fetch(loader, self.source.lengths[0], self.num_batches, trainer.preparation("train"))
+        prepare = self.account.moving(trainer.preparation("train"))
+        self.fetch = Fetch(loader, self.source.lengths[0], self.num_batches, prepare)
         self.open_iterator(resume)
-        return self.together(iter(self.fetch)) if self.asks_ranks else iter(self.fetch)
+        batches = self.account.watched(iter(self.fetch), is_idle(trainer.strategy.root_device))
+        return self.together(batches) if self.asks_ranks else batches
 
     def configure_step(self) -> None:
         trainer = self.trainer
         self.step.configure(trainer.accumulate_grad_batches, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         trainer.train_mode()
 
+    @counted("opening")
     def open_iterator(self, resume: dict[str, Any] | None) -> None:
         """Make the loader's iterator; in a resumed epoch the one that goes on behind the batches already seen."""
         assert self.fetch is not None
+        self.is_open, self.resume = True, None
         if resume is None:
-            self.epoch_rng = seed.capture()
-            self.fetch.start()
+            self.fetch.start(f"{self.trainer.global_rank} train {self.progress.batches}")
             return
-        self.epoch_rng = resume["epoch_rng"] or seed.capture()  # None: the file tells nothing of random states
-        seed.restore(self.epoch_rng)
-        self.fetch.resume(self.progress.batch, resume.get("loader"))
+        self.fetch.resume(resume["loader"], self.progress.batch)
         if resume["rng"] is not None:
             seed.restore(resume["rng"])
 
-    def run_batches(  # noqa: C901 - the way of every batch, without a call that can be spared
+    def run_batches(  # noqa: C901, PLR0915 - the way of every batch, without a call that can be spared
         self, batches: Iterator[Any], resume: dict[str, Any] | None
     ) -> None:
-        if resume is not None and not self.after_resume():
+        if resume is not None and not self.after_resume(resume):
             return
         if self.trainer.should_stop and self.may_stop():
             return
         if self.step.takes == "iterator":
             batches = self.pulled(batches)
-        trainer, hooks, logs, step, progress, fetch = (
-            self.trainer,
-            self.hooks,
-            self.logs,
-            self.step,
-            self.progress,
-            self.fetch,
-        )
+        trainer, hooks, logs, step = self.trainer, self.hooks, self.logs, self.step
+        progress, fetch, account, clock = self.progress, self.fetch, self.account, perf_counter
         assert fetch is not None
         batch_start, batch_end, late = hooks.on_train_batch_start, hooks.on_train_batch_end, hooks.late_train_batch_end
         schedule = self.schedule
         run_step = step.run if step.takes != "iterator" else self.run_pulling
         logs.enter(TRAIN_BATCH)
+        before = account.mark()
         for batch in batches:
+            account.data += clock() - before
             self.batch_idx = idx = progress.batch
             logs.batch = batch
             answer = None
@@ -286,6 +301,7 @@ class TrainLoop:
                 logs.sync()
             if self.schedules:
                 self.step_schedulers()
+            done = clock()
             for hook in batch_end:
                 hook(output, batch, idx)
             if step.stepping and progress.stepped % self.row_every == 0:
@@ -296,6 +312,9 @@ class TrainLoop:
                 trainer.stop_if_asked(0)
             if (progress.batch >= schedule.at or fetch.is_last or self.trainer.should_stop) and schedule.due:
                 self.validate()
+            before = clock()
+            account.callbacks += before - done - account.apart
+            account.apart = 0.0
             if self.schedules and step.stepping:
                 self.schedulers.watch("step", progress.stepped)
             if progress.steps >= self.step_limit or (self.trainer.should_stop and self.may_stop()):
@@ -335,10 +354,13 @@ class TrainLoop:
         if self.fetch is not None and self.fetch.is_last:
             self.schedulers.after_epoch(self.progress.epoch + 1)
 
+    @counted("logging")
     def write_row(self) -> None:
         progress = self.progress
+        self.row_at = progress.stepped
         rows.write(self.trainer.loggers, self.logs.read_row(), progress.stepped - 1, progress.epoch)
 
+    @counted("callbacks")
     def end_epoch(self) -> None:
         """The hooks of the epoch's end, its values and their row; checkpoints last."""
         trainer, progress, logs = self.trainer, self.progress, self.logs
@@ -357,7 +379,7 @@ class TrainLoop:
             hook()
 
     def close_epoch(self) -> None:
-        progress = self.progress
+        progress, self.is_open = self.progress, False
         if self.schedulers.plateaus and (self.fetch is None or self.fetch.is_last or not self.reached_steps):
             self.schedulers.watch("epoch", progress.epoch + 1)
         progress.next_epoch()
@@ -365,6 +387,7 @@ class TrainLoop:
 
     # ---- validation within training
 
+    @counted("validation")
     def validate(self) -> None:
         trainer, progress = self.trainer, self.progress
         if trainer.val_source.due(trainer.reload_dataloaders_every_n_epochs, progress.epoch):
@@ -372,7 +395,9 @@ class TrainLoop:
         if self.step.stepping:
             self.zero_grad()
         trainer.state.stage = RunningStage.VALIDATING
+        self.before, self.metrics_before = moved_by_validation(self), state.metric_states(trainer)
         self.validation.run_epoch()
+        self.before = self.loggers_before = None
         progress.validations += 1
         progress.point = VALIDATED
         self.validation.end()
@@ -392,31 +417,18 @@ class TrainLoop:
         if not self.hooks.on_validation_model_zero_grad:
             self.trainer.lightning_module.zero_grad()
 
-    # ---- state
-
-    def after_resume(self) -> bool:
+    def after_resume(self, resume: dict[str, Any]) -> bool:
         """Do what was left of the batch that the checkpoint was taken at; False if the epoch's batches are over."""
         progress, fetch = self.progress, self.fetch
         assert fetch is not None
         self.step.is_last = fetch.is_last
-        if progress.point == IN_EPOCH and progress.batch and self.schedule.due_on_resume:
-            self.validate()
+        self.step.stepping = resume.get("stepping", True)
+        if progress.point == IN_EPOCH and progress.batch and not resume.get("closed"):
+            if self.step.stepping and progress.stepped % self.row_every == 0 and self.row_at != progress.stepped:
+                self.write_row()
+            if self.schedule.due_on_resume:
+                self.validate()
+            if self.schedules and self.step.stepping:
+                self.schedulers.watch("step", progress.stepped)
         progress.point = IN_EPOCH
         return not (fetch.is_last or progress.steps >= self.step_limit)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Counters, and what an epoch in progress needs to go on exactly."""
-        if self.resume is not None:  # nothing has come after the checkpoint
-            return self.resume
-        state: dict[str, Any] = {"progress": self.progress.state_dict(), "rng": seed.capture()}
-        if self.progress.point != EPOCH_ENDED and self.fetch is not None and self.epoch_rng is not None:
-            state["epoch_rng"] = self.epoch_rng
-            state["loader"] = self.fetch.state_dict()
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.progress.load_state_dict(state["progress"])
-        if "epoch_rng" in state:
-            self.resume = state
-        elif state["rng"] is not None:
-            seed.restore(state["rng"])

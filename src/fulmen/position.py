@@ -1,0 +1,306 @@
+"""One pass over a loader, and how another process goes on in its midst, touching no sample that it skips if it can.
+
+What a pass begins from (random states, samplers) is kept, so that it can be begun again. Workers get a seed with every
+batch, because their random states cannot be read: batch i is made from the same random numbers whichever worker makes
+it, and whatever that one made before.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from fulmen import seed
+from fulmen.data import with_batch_sampler
+from fulmen.warn import rank_zero_warn
+
+BELOW = ("batch_sampler", "sampler", "inner", "dataset")
+"""Where the parts of a loader lie that may change as it is iterated over."""
+
+_first_counters: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+_ran: WeakSet[DataLoader[Any]] = WeakSet()
+"""Loaders whose persistent workers were at work before this process; to start them draws no number again."""
+
+
+class Pass:
+    """One pass over a loader that is not combined of several."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.begun: dict[str, Any] = {}
+
+    def begin(self, salt: str) -> Iterator[Any]:
+        """The loader's iterator; `salt` makes the workers' seeds other ones than in other passes."""
+        self.begun = self._beginning(salt)
+        return self._start(0)
+
+    def _beginning(self, salt: str) -> dict[str, Any]:
+        states = seed.capture()
+        digest = sha256(bytes(states["torch"].tolist()) + salt.encode()).hexdigest()
+        return {"rng": states, "seed": digest, "loader": state_of_all(self.loader)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the pass stands, but for the number of batches that were used."""
+        own = self.loader.state_dict() if has_state(self.loader) and not skips(self.loader) else None
+        return {"begun": self.begun, "own": own, "dataset": changes(_near_dataset(self.loader))}
+
+    def resume(self, state: dict[str, Any], skip: int) -> Iterator[Any]:
+        """The iterator that goes on behind the first `skip` batches of the pass that `state` was taken of."""
+        dataset = _near_dataset(self.loader)
+        self.begun = state["begun"] or self._beginning("")  # the file may be another framework's, that tells nothing
+        seed.restore(self.begun["rng"])
+        put_all_back(self.loader, self.begun["loader"])
+        if state["own"] is not None and has_state(self.loader):
+            self.loader.load_state_dict(state["own"])
+            return self._start(0)
+        if has_state(dataset) and not skips(self.loader):
+            put_back(dataset, state["dataset"])
+            return self._start(0)
+        iterator = self._start(skip)
+        put_back(dataset, state["dataset"])
+        return iterator
+
+    def _start(self, skip: int) -> Iterator[Any]:
+        loader = self.loader
+        if skip and skips(loader) and not isinstance(_lists(loader), Lists):
+            loader = with_batch_sampler(loader, Lists(_lists(loader), for_workers=False))
+        lists = _lists(loader)
+        if not isinstance(lists, Lists):
+            return _behind(_started(loader), loader, skip)
+        by_lists = skips(loader)
+        lists.begin(self.begun["seed"], skip if by_lists else 0)
+        iterator = _started(loader)
+        lists.catch_up()
+        return iterator if by_lists else _behind(iterator, loader, skip)
+
+
+def _started(loader: Any) -> Iterator[Any]:
+    if not isinstance(loader, DataLoader) or loader not in _ran or is_running(loader):
+        return iter(loader)
+    _ran.discard(loader)
+    own, loader.generator = loader.generator, torch.Generator()  # the workers' seed comes from here, to no effect
+    try:
+        return iter(loader)
+    finally:
+        loader.generator = own
+
+
+def _behind(iterator: Iterator[Any], loader: Any, skip: int) -> Iterator[Any]:
+    if skip:
+        rank_zero_warn(
+            f"To go on where the run stood, the first {skip} batches of {type(loader).__name__} are loaded once more "
+            "and thrown away, for it has no state_dict and load_state_dict. A DataLoader over a dataset with "
+            "__getitem__, or torchdata's StatefulDataLoader, goes on at once."
+        )
+    for _ in range(skip):
+        next(iterator, None)
+    return iterator
+
+
+# ---- kinds of loaders
+
+
+def has_state(thing: Any) -> bool:
+    return hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
+
+
+def is_standard(loader: Any) -> bool:
+    """Whether this is a DataLoader that asks its dataset for what its (batch) sampler says, and nothing else."""
+    return isinstance(loader, DataLoader) and type(loader).__iter__.__module__.startswith(("torch.", "torchdata."))
+
+
+def skips(loader: Any) -> bool:
+    """Whether batches can be skipped without a sample being touched."""
+    if not is_standard(loader) or isinstance(loader.dataset, IterableDataset):
+        return False
+    return not (has_state(loader) and hasattr(loader.dataset, "state_dict"))
+
+
+def is_running(loader: Any) -> bool:
+    return getattr(loader, "persistent_workers", False) and getattr(loader, "_iterator", None) is not None
+
+
+def _lists(loader: Any) -> Any:
+    """What yields the lists of indices, or single indices where a loader makes no batches."""
+    if not isinstance(loader, DataLoader):
+        return None
+    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+
+
+def _near_dataset(loader: Any) -> Any:
+    """The dataset, if it is this process that asks it for samples."""
+    return loader.dataset if isinstance(loader, DataLoader) and not loader.num_workers else None
+
+
+# ---- lists of indices
+
+
+def numbered(loader: Any) -> Any:
+    """`loader` with its lists of indices numbered, if it has workers to seed."""
+    if not is_standard(loader) or not loader.num_workers:
+        return loader
+    if has_state(loader) and not skips(loader):  # its own state counts on its own samplers
+        return loader
+    return with_batch_sampler(loader, Lists(_lists(loader), for_workers=True))
+
+
+class Lists:
+    """A batch sampler that can leave out its first lists of indices, and sends a seed with each of the others.
+
+    They are drawn when the first list is asked for, or by `catch_up`: not before the loader's iterator has drawn its
+    seed, as in a pass from the beginning.
+    """
+
+    def __init__(self, inner: Any, for_workers: bool) -> None:
+        self.inner, self.for_workers = inner, for_workers
+        self.seed, self.number, self.left = "", 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def begin(self, seed: str, skip: int) -> None:
+        self.seed, self.number, self.left = seed, skip, skip
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __iter__(self) -> Lists:
+        self.lists = iter(self.inner)
+        return self
+
+    def catch_up(self) -> None:
+        while self.left:
+            self.left -= 1
+            next(self.lists, None)
+
+    def __next__(self) -> Any:
+        if self.left:
+            self.catch_up()
+        indices = next(self.lists)
+        if not self.for_workers:
+            return indices
+        self.number += 1
+        return Seeded(indices, f"{self.seed} {self.number}")
+
+
+class Seeded:
+    """Indices on their way to a worker, in which they turn into what they were, and its random numbers begin anew."""
+
+    def __init__(self, indices: Any, seed: str) -> None:
+        self.indices, self.seed = indices, seed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (self.indices, self.seed)
+
+
+def _arrive(indices: Any, text: str) -> Any:
+    seed.seed_from(text)
+    return indices
+
+
+# ---- what samplers and datasets keep as they go
+
+
+def moving_parts(loader: Any) -> list[Any]:
+    """The loader, its samplers, and its dataset where that is in this process."""
+    found: list[Any] = []
+    queue = [loader] if isinstance(loader, DataLoader) else []
+    while queue:
+        part = queue.pop()
+        if part is None or any(part is other for other in found):
+            continue
+        found.append(part)
+        names = BELOW if not getattr(part, "num_workers", 0) else BELOW[:-1]
+        queue += [part.__dict__[name] for name in names if name in getattr(part, "__dict__", ())]
+    return found
+
+
+def state_of_all(loader: Any) -> dict[str, Any]:
+    return {"parts": [changes(part) for part in moving_parts(loader)], "running": is_running(loader)}
+
+
+def put_all_back(loader: Any, state: dict[str, Any]) -> None:
+    for part, held in zip(moving_parts(loader), state["parts"], strict=False):
+        put_back(part, held)
+    if isinstance(loader, DataLoader):
+        (_ran.add if state["running"] else _ran.discard)(loader)
+
+
+def watch(loader: Any) -> None:
+    """Note the counters of a loader's parts before the run: those that the run does not change are the user's."""
+    for part in moving_parts(loader):
+        with suppress(TypeError):
+            _first_counters[part] = _counters(part)
+
+
+def changes(part: Any) -> dict[str, Any] | None:
+    """State of a part as plain data: what it says itself, else its random generators and the counters that moved."""
+    if part is None:
+        return None
+    if isinstance(part, DataLoader):
+        return {"rng": {} if part.generator is None else {"generator": _packed(part.generator)}, "counters": {}}
+    if has_state(part):
+        return {"own": part.state_dict()}
+    first: dict[str, Any] = {}
+    with suppress(TypeError):
+        first = _first_counters.get(part, first)
+    moved = {name: value for name, value in _counters(part).items() if name in first and first[name] != value}
+    generators = {name: _packed(value) for name, value in getattr(part, "__dict__", {}).items()}
+    return {"rng": {name: state for name, state in generators.items() if state is not None}, "counters": moved}
+
+
+def put_back(part: Any, state: dict[str, Any] | None) -> None:
+    if part is None or state is None:
+        return
+    if "own" in state:
+        if has_state(part):
+            part.load_state_dict(state["own"])
+        return
+    for name, packed in state["rng"].items():
+        if name in part.__dict__:
+            _unpack(part.__dict__[name], packed)
+    for name, value in state["counters"].items():
+        setattr(part, name, value)
+
+
+def _counters(part: Any) -> dict[str, Any]:
+    return {n: v for n, v in getattr(part, "__dict__", {}).items() if v is None or isinstance(v, (int, float, str))}
+
+
+def _packed(value: Any) -> Any:
+    """The state of a random generator as plain data; None for anything else."""
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, random.Random):
+        return json.dumps(value.getstate())
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.random.Generator):
+        return json.dumps(value.bit_generator.state, default=lambda array: array.tolist())
+    if numpy is not None and isinstance(value, numpy.random.RandomState):
+        return json.dumps(value.get_state(False), default=lambda array: array.tolist())
+    return None
+
+
+def _unpack(generator: Any, state: Any) -> None:
+    if isinstance(state, torch.Tensor):
+        generator.set_state(state)
+        return
+    held = json.loads(state)
+    if isinstance(generator, random.Random):
+        version, words, gauss = held
+        generator.setstate((version, tuple(words), gauss))
+    elif hasattr(generator, "bit_generator"):
+        generator.bit_generator.state = held
+    else:
+        generator.set_state(held)
