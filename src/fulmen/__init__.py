@@ -5,8 +5,9 @@ Names are loaded when they are first used, so that importing the package costs l
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,15 +36,32 @@ def __getattr__(name: str) -> Any:
     """A public name, or a module such as `L.callbacks`, on first use."""
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif not name.startswith("_") and find_spec(f"fulmen.{name}") is not None:
+    elif PathFinder.find_spec(f"fulmen.{name}", __path__) is not None:
         value = import_module(f"fulmen.{name}")
+    elif name.startswith("_"):
+        raise AttributeError(f"module 'fulmen' has no attribute {name!r}.")
     else:
-        from fulmen.errors import nearest
+        from fulmen.compat.finder import OldModule
 
-        raise AttributeError(f"module 'fulmen' has no attribute {name!r}.{nearest(name, __dir__())}")
+        value = getattr(OldModule("fulmen"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*__all__, "callbacks", "loggers"})
+
+
+class _Elsewhere:
+    """The last to be asked for a module below this package: it may be known under another path."""
+
+    @staticmethod
+    def find_spec(fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if not fullname.startswith("fulmen."):
+            return None
+        from fulmen.compat.finder import Elsewhere
+
+        return Elsewhere().find_spec(fullname, path, target)
+
+
+sys.meta_path.append(_Elsewhere())

@@ -32,6 +32,7 @@ HEIGHT = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
 
 # compat is asked at five seams, and the command line starts scripts in it. Each asks inside a function.
 SEAMS = {
+    "fulmen": "modules and names at other documented paths",
     "fulmen.trainer": "unknown arguments and missing attributes of the Trainer",
     "fulmen.verify": "unknown arguments of fit and the like",
     "fulmen.module": "missing attributes of the module",

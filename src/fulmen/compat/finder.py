@@ -42,11 +42,13 @@ class OldModule(ModuleType):
 class Finder(MetaPathFinder, Loader):
     """Answers for the old roots and everything below them."""
 
+    roots: tuple[str, ...] = names.ROOTS
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         above, _, name = fullname.rpartition(".")
-        if fullname.partition(".")[0] not in names.ROOTS:
+        if fullname.partition(".")[0] not in self.roots:
             return None
         if names.table_path(fullname) is not None:
             return ModuleSpec(fullname, self, origin="fulmen.compat.names", is_package=True)
@@ -66,6 +68,12 @@ class Finder(MetaPathFinder, Loader):
         module.__doc__ = f"Names of {module.__name__}, found in Fulmen."
 
 
+class Elsewhere(Finder):
+    """The same paths below `fulmen`, for `import fulmen as L` in a program that says L.pytorch or L.utilities."""
+
+    roots = ("fulmen",)
+
+
 def reason(module: str, name: str, only_known: bool = False) -> str:
     """Why `module` has no `name`, in one sentence; with `only_known`, "" where the table knows nothing of it."""
     if name.startswith("__"):
@@ -73,7 +81,8 @@ def reason(module: str, name: str, only_known: bool = False) -> str:
     path = names.table_path(module) or ""
     if said := names.missing(path, name):
         return f"{module}.{name} {said}"
-    others = nearest(name, names.public(path))
+    rooms = {row.partition(".")[0] for row in names.rows()} if not path and name.islower() else ()
+    others = nearest(name, rooms) or nearest(name, names.public(path))
     return "" if only_known and not others else f"module {module!r} has no name {name!r}.{others}"
 
 
