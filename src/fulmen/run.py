@@ -167,6 +167,9 @@ class Run(Readout):
             state.restore_training(self._trainer, checkpoint, path)
             rank_zero_info(f"Restored all states from {path}")
             del checkpoint
+        if same_run and self.train_loop is not None and (self.train_loop.resume or {}).get("should_stop"):
+            rank_zero_info("The run had been asked to stop (early?) and ends. fit(ckpt_path=PATH) would train on.")
+            self.should_stop = True
         self.strategy.barrier()
         with torch.autograd.set_detect_anomaly(True) if self.options.detect_anomaly else nullcontext():
             self._sanity_check()
@@ -201,9 +204,6 @@ class Run(Readout):
         loop.take(self.step, schedulers)
 
     def _merge_callbacks(self, ckpt_path: Any) -> Any:
-        if same_run and self.train_loop is not None and (self.train_loop.resume or {}).get("should_stop"):
-            rank_zero_info("The run had been asked to stop (early?) and ends. fit(ckpt_path=PATH) would train on.")
-            self.should_stop = True
         """The module's own callbacks join the trainer's; "best" still means what those before them have kept."""
         if ckpt_path == "best":
             ckpt_path = find.resolve(self._trainer, ckpt_path)
