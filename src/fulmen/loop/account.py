@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 PARTS = ("data", "opening", "transfer", "step", "callbacks", "logging", "validation")
-LEAST_WAIT_S, LEAST_SHARE = 3.0, 0.25
-"""From which wait on, in seconds and of the training's time, it is worth a line."""
+LEAST_WAIT_S, LEAST_SHARE, WORTHWHILE = 3.0, 0.25, 0.1
+"""From which wait on, in seconds and of the training's time, it is worth a line; from which share on, advice."""
 WORKER_S = 0.005
 """A batch that loads faster gains nothing from a worker process, which takes its time to send it."""
 
@@ -156,13 +156,15 @@ class Account:
                 "Workers would not help with batches that load this fast; a dataset with __getitems__(indices), or "
                 "a TensorDataset, gives each batch in one call."
             )
-        wanted = math.ceil((load + rest) * max(workers, 1) / rest) if workers else math.ceil(load / rest)
-        most = max(0, _cores() // processes - 1)
-        if min(wanted, most) > workers:
-            return f"By these times DataLoader(num_workers={min(wanted, most)}) would load while training computes."
+        work = (load + rest) * workers if workers else load  # of one core, for a batch
+        more = min(math.ceil(work / rest), _cores() // processes - 1)
+        if more > workers:
+            saved = 1 - max(rest, work / more) / (load + rest)
+            if saved > WORTHWHILE:
+                return f"By these times DataLoader(num_workers={more}) would save {saved:.0%} of the whole."
         return (
-            f"There is no core left for more than the {workers} workers: a cheaper __getitem__ would help, with what "
-            "it computes each time saved beforehand."
+            f"No core is left for {'more ' if workers else ''}workers: a cheaper __getitem__ would help, with what it "
+            "computes each time saved beforehand."
         )
 
 
