@@ -298,11 +298,14 @@ def _todays(arguments: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]
 
 def _spelled_old(arguments: dict[str, Any]) -> bool:
     """Values of today's arguments that only older programs give, or that stand in the environment."""
+    accelerator, strategy, plugins = (arguments[name] for name in ("accelerator", "strategy", "plugins"))
+    plugins = plugins if isinstance(plugins, (list, tuple)) else [plugins]
     return (
-        arguments["max_steps"] is None
+        any(arguments[name] is None for name in ("accelerator", "devices", "strategy", "max_steps"))
+        or (isinstance(accelerator, str) and accelerator not in ("auto", "gpu", *device.AcceleratorRegistry))
+        or (isinstance(strategy, str) and strategy != "auto" and strategy not in strategies.StrategyRegistry)
+        or any(isinstance(plugin, (str, strategies.Strategy)) for plugin in plugins)
         or isinstance(arguments["accumulate_grad_batches"], dict)
         or arguments["profiler"] is True
-        or arguments["accelerator"] in ("ddp", "ddp_cpu", "ddp_spawn", "dp", "ddp2", "horovod")
-        or arguments["strategy"] in ("dp", "ddp2", "horovod", None)
-        or any(variable.startswith("PL_TRAINER_") for variable in os.environ)
+        or any(variable.startswith(("PL_TRAINER_", "FULMEN_DEVICES")) for variable in os.environ)
     )

@@ -153,15 +153,6 @@ def test_backends_that_are_gone_say_so(word):
         L.Trainer(distributed_backend=word)
 
 
-def test_a_strategy_among_the_plugins_is_the_strategy():
-    from fulmen.strategy import DDPStrategy
-
-    with pytest.warns(UserWarning, match="strategy="):
-        trainer = L.Trainer(**QUIET, **SMALL, plugins=[DDPStrategy(find_unused_parameters=False)], gpus=0)
-
-    assert isinstance(trainer.strategy, DDPStrategy)
-
-
 # ---- names
 
 
@@ -238,12 +229,6 @@ def test_reload_dataloaders_every_epoch(value):
     quiet(words, reload_dataloaders_every_epoch=value, max_epochs=3, limit_val_batches=0).fit(model)
 
     assert model.loads == (3 if value else 1)
-
-
-def test_max_steps_none_and_accelerator_none_are_the_defaults():
-    trainer = L.Trainer(**{**QUIET, **SMALL, "max_steps": None})
-
-    assert trainer.max_steps == -1
 
 
 def test_accumulate_grad_batches_by_epoch():
@@ -586,17 +571,6 @@ def test_several_old_arguments_together_as_a_configuration_file_has_them():
     trainer.fit(BoringModel())
     assert trainer.global_step == 64
     assert sum("can be left out" in str(warning.message) for warning in said) == 1
-
-
-def test_arguments_come_from_the_environment(monkeypatch):
-    monkeypatch.setenv("PL_TRAINER_MAX_EPOCHS", "3")
-    monkeypatch.setenv("PL_TRAINER_CHECKPOINT_CALLBACK", "False")
-    monkeypatch.setenv("PL_TRAINER_LIMIT_TRAIN_BATCHES", "7")
-
-    trainer = then("can be left out", logger=False, limit_train_batches=2, amp_level=None)
-
-    assert (trainer.max_epochs, trainer.limit_train_batches) == (3, 2)
-    assert has(trainer, ModelCheckpoint) is None
 
 
 # ---- the verbs

@@ -76,6 +76,7 @@ class Translation:
         for name, (rule, *_) in RULES.items():  # in the table's order: devices are known before they are counted
             if name in self.old and not asks_nothing(name, self.old[name]):
                 rule(self, name, self.old[name])
+        devices.fit(self)
         if self.added:
             self.new["callbacks"] = [*_listed(self.new["callbacks"]), *self.added]
         return {**self.new, **{name: value for name, value in self.old.items() if name not in RULES}}
@@ -95,6 +96,9 @@ class Translation:
     def _values_of_then(self) -> None:
         """Today's arguments with values that they no longer take."""
         new, old = self.new, self.old
+        if new["accelerator"] is None and all(old.get(name) is None for name in devices.HARDWARE):
+            new["accelerator"] = "cpu"
+            self.say("accelerator", "accelerator='cpu'")
         for name in ("accelerator", "devices", "strategy", "max_steps"):
             new[name] = DEFAULTS[name] if new[name] is None else new[name]
         if isinstance(new["accumulate_grad_batches"], dict):
@@ -103,7 +107,7 @@ class Translation:
             new["profiler"] = "simple" if new["profiler"] else None
         for name in ("strategy", "accelerator"):
             if devices.is_old_word(name, new[name]):
-                old["distributed_backend"], new[name] = new[name], "auto"
+                old[name], new[name] = new[name], "auto"
         plugins = _listed(new["plugins"])
         strategies = [plugin for plugin in plugins if isinstance(plugin, str) or hasattr(plugin, "wrap_step")]
         if strategies:
@@ -228,7 +232,9 @@ RULES: dict[str, tuple[Any, ...]] = {
     "ipus": (devices.others,),
     "num_processes": (devices.num_processes, None, 1),
     "distributed_backend": (devices.backend,),
-    "plugins": (_renamed("strategy"),),
+    "accelerator": (devices.backend,),
+    "strategy": (devices.backend,),
+    "plugins": (_renamed("strategy", lambda value: devices.BACKENDS.get(value, value)),),
     "accumulate_grad_batches": (
         _callback("callbacks=[GradientAccumulationScheduler(...)]", today.GradientAccumulationScheduler),
     ),

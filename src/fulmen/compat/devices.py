@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,9 @@ BACKENDS = {
 GONE = ("horovod", "bagua", "colossalai", "hivemind", "tpu_spawn")
 
 
+HARDWARE = ("gpus", "tpu_cores", "num_tpu_cores", "ipus")
+
+
 def is_old_word(name: str, word: Any) -> bool:
     """Whether `accelerator=` or `strategy=` was given a word that only old releases knew there."""
     known = ("ddp", "ddp_spawn") if name == "strategy" else ()
@@ -41,7 +45,7 @@ def gpus(translation: Translation, name: str, value: Any) -> None:
             translation.say(name, "accelerator='cpu'")
     else:
         found = translation.num_gpus()
-        if found < max(max(asked) + 1 if isinstance(asked, list) else asked, 1):
+        if found < _least(asked):
             _too_few(translation, name, f"{name}={value!r} asks for {_in_words(asked)}", found)
             return
         if translation.old.get("auto_select_gpus") and isinstance(asked, int):
@@ -54,6 +58,26 @@ def others(translation: Translation, name: str, value: Any) -> None:
     """TPUs and IPUs."""
     kind = "IPUs" if name == "ipus" else "TPUs"
     _too_few(translation, name, f"{name}={value!r} asks for {kind}, which Fulmen does not drive", 0)
+
+
+def fit(translation: Translation) -> None:
+    """On request, what today's arguments ask for as well comes down to what is here."""
+    accelerator, asked = translation.new["accelerator"], parse_gpus(translation.new["devices"])
+    if os.environ.get("FULMEN_DEVICES") == "available" and isinstance(accelerator, str) and accelerator in AT_MOST:
+        found = AT_MOST[accelerator](translation)
+        if found < _least(asked):
+            _too_few(translation, "devices", f"accelerator={accelerator!r}, devices={asked!r} asks for more", found)
+
+
+AT_MOST: dict[str, Callable[[Translation], int]] = {
+    **dict.fromkeys(("gpu", "cuda", "mps"), lambda translation: translation.num_gpus()),
+    **dict.fromkeys(("tpu", "ipu", "hpu"), lambda translation: 0),
+}
+
+
+def _least(asked: Any) -> int:
+    """How many devices must be there for this."""
+    return max(max(asked) + 1 if isinstance(asked, list) else asked if isinstance(asked, int) else 1, 1)
 
 
 def _too_few(translation: Translation, name: str, asked: str, found: int) -> None:
