@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from signal import SIGTERM
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,8 +22,9 @@ from fulmen.loop.source import Source
 from fulmen.loop.step import AutomaticStep, ManualStep
 from fulmen.loop.train import TrainLoop
 from fulmen.module import LightningModule
+from fulmen.outcome import hand_back, take_back
 from fulmen.readout import Readout
-from fulmen.seed import isolate_rng
+from fulmen.seed import capture, isolate_rng, restore
 from fulmen.signals import Signals
 from fulmen.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from fulmen.warn import rank_zero_info, warn_once
@@ -72,6 +74,8 @@ class Run(Readout):
 
         An interruption is returned, not raised, so that it shows where the user called and not what lies below.
         """
+        if self.strategy.starts_anew:
+            return self._guard_elsewhere(work)
         try:
             signals = self.signals if self.state.fn == TrainerFn.FITTING else nullcontext()
             with signals, Watch(self._batches_so_far, self._place, self.signals.look):
@@ -93,6 +97,36 @@ class Run(Readout):
                 self._module.__dict__["_logs"] = None
                 self._module.__dict__.pop("log", None)
             self.state.stage = None
+
+    def _guard_elsewhere(self, work: Callable[[], Any]) -> Any:
+        """The same in new processes, each with a copy of this trainer; signals are passed on to them."""
+        from fulmen.strategy import children
+
+        self.signals.pass_on = children.pass_on
+        self.state.status = TrainerStatus.INTERRUPTED
+        try:
+            with self.signals:
+                done = self.strategy.launch(partial(self._elsewhere, work, capture()))
+        except (KeyboardInterrupt, SIGTERMException) as error:
+            return error.with_traceback(None)
+        self.state.status = TrainerStatus.FINISHED
+        if done is None:  # rank zero is on another machine
+            return None
+        take_back(self._trainer, done[1])
+        return done[0]
+
+    def _elsewhere(self, work: Callable[[], Any], random_states: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """As one of those processes, which the strategy knows by now to be there."""
+        restore(random_states)
+        self.signals.pass_on = None
+        self.strategy.starts_anew = False
+        for owner in (self._module, self.datamodule):
+            if owner is not None:
+                owner.trainer = self._trainer
+        result = self._guard(work)
+        if isinstance(result, BaseException):
+            raise result
+        return result, hand_back(self._trainer)
 
     def _tell_place(self, error: BaseException) -> None:
         """Where in the run it happened, below the error's message."""

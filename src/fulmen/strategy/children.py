@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from functools import cache
+from multiprocessing import active_children
 from signal import Signals
 from typing import Any, NoReturn
 
@@ -183,6 +184,13 @@ def _end_after_exceptions(children: Children) -> None:
         children.end()
 
     sys.excepthook = hook
+
+
+def pass_on(number: int) -> None:
+    """Send a signal that this process got to those that work in its place."""
+    for process in active_children():
+        if process.pid is not None:
+            os.kill(process.pid, number)
 
 
 @cache

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import os
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from fulmen.errors import MisconfigurationException
+from fulmen.errors import MisconfigurationException, SIGTERMException
 from fulmen.strategy import children
 
 if TYPE_CHECKING:
@@ -68,8 +69,11 @@ def together(strategy: ParallelStrategy) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        reason = _reason(error, strategy)
+        in_order = getattr(error, "of_all_ranks", False)  # all of them end here
+        reason = None if in_order else _reason(error, strategy)
         if others is not None:
+            if in_order:
+                others.wait(children.GRACE_S, every=False)
             others.end()
         if reason is not None:
             raise RuntimeError(reason) from error
@@ -138,6 +142,8 @@ def _wait(context: Any, store: dist.Store) -> None:
             reason = store.get(FAILURE).decode()
         raise RuntimeError(reason) from error
     except mp.ProcessExitedException as error:
+        if error.exit_code > 128:  # all ranks ended in good order, by a signal
+            raise KeyboardInterrupt if error.exit_code == 130 else SIGTERMException(error.exit_code) from None
         raise RuntimeError(f"rank {error.error_index} {children.how_it_ended(error.exit_code)}.") from error
     finally:
         for process in context.processes:
@@ -151,7 +157,10 @@ def _run_rank(local_rank: int, strategy: ParallelStrategy, work: Callable[[], An
     torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
     children.follow_parent.cache_clear()  # what a forked process knows is its parent's
     strategy.take_rank()
-    value = strategy.run(work)
+    try:
+        value = strategy.run(work)
+    except KeyboardInterrupt:  # which torch would take for an end without an error
+        sys.exit(130)
     if strategy.is_global_zero:
         torch.save(value, result)
     dist.destroy_process_group()

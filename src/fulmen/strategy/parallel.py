@@ -55,6 +55,7 @@ class ParallelStrategy(Strategy):
                 f"devices={len(self.parallel_devices)}. Pass as many devices as processes were started there."
             )
         self.take_rank()
+        self.starts_anew = self.start_method != "popen" and not self.cluster_environment.creates_processes_externally
 
     def take_rank(self) -> None:
         """Read the ranks from the environment."""
@@ -70,9 +71,9 @@ class ParallelStrategy(Strategy):
 
     def launch(self, work: Callable[[], T]) -> T:
         """Run `work` on every rank, and return its result; from processes made for it, that of rank zero."""
+        if self.starts_anew:
+            return launch.spawn(self, work, self.start_method)
         if not self.cluster_environment.creates_processes_externally:
-            if self.start_method != "popen":
-                return launch.spawn(self, work, self.start_method)
             self.store = children.start(self.cluster_environment, len(self.parallel_devices)).store
         return self.run(work)
 
