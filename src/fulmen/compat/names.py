@@ -36,6 +36,7 @@ fulmen.compat.results     EvalResult TrainResult
 fulmen.demos              BoringModel ManualOptimBoringModel BoringDataModule BoringDataModuleNoLen DemoModel
                           IterableBoringDataModule RandomDataset RandomDictDataset RandomIterableDataset
                           RandomIterableDatasetWithLen
+fulmen.data               UnrepeatedDistributedSampler
 fulmen.device             Accelerator CPUAccelerator CUDAAccelerator MPSAccelerator AcceleratorRegistry
                           find_usable_cuda_devices
 fulmen.errors             MisconfigurationException SIGTERMException
@@ -61,7 +62,8 @@ fulmen.types              STEP_OUTPUT TRAIN_DATALOADERS EVAL_DATALOADERS EPOCH_O
                           OptimizerConfig OptimizerLRSchedulerConfig LRSchedulerConfigType LRSchedulerTypeUnion
                           LRSchedulerTypeTuple LRSchedulerType LightningEnum GradClipAlgorithmType
 fulmen.compat.types       _PATH _DEVICE _MAP_LOCATION_TYPE _PARAMETERS _METRIC _NUMBER _EVALUATE_OUTPUT _PREDICT_OUTPUT
-                          _LRScheduler LightningDeprecationWarning
+                          _LRScheduler LightningDeprecationWarning _IS_WINDOWS FLOAT16_EPSILON FLOAT32_EPSILON
+                          FLOAT64_EPSILON
 fulmen.warn               rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation log
                           PossibleUserWarning disable_possible_user_warnings
 """
@@ -127,6 +129,9 @@ loggers.tensorboard  0.7  -  TensorBoardLogger
 loggers.test_tube  0.7  1.7  TestTubeLogger
 loggers.wandb  0.7  -  WandbLogger
 logging  0.5  0.9  LightningLoggerBase=Logger TensorBoardLogger WandbLogger TestTubeLogger rank_zero_only
+logging.tensorboard  0.6  0.9  TensorBoardLogger
+logging.test_tube  0.5  0.9  TestTubeLogger
+logging.wandb  0.6  0.9  WandbLogger
 metrics  0.8  1.5
 metrics.classification  0.8  1.5
 metrics.functional  0.8  1.5
@@ -134,21 +139,31 @@ metrics.functional.classification  0.8  1.5
 metrics.metric  0.8  1.5  Metric=fulmen.compat.metrics:Metric MetricCollection=torchmetrics:MetricCollection
 metrics.regression  0.8  1.5
 overrides  0.6  -
+overrides.distributed  1.0  -  UnrepeatedDistributedSampler
 overrides.data_parallel  0.6  2.0  LightningDistributedDataParallel=torch.nn.parallel:DistributedDataParallel
 plugins  1.0  -  Precision MixedPrecision HalfPrecision DoublePrecision PrecisionPlugin=Precision
          MixedPrecisionPlugin=MixedPrecision NativeMixedPrecisionPlugin=MixedPrecision
          DoublePrecisionPlugin=DoublePrecision DDPPlugin=DDPStrategy DDPSpawnPlugin=DDPStrategy
          TrainingTypePlugin=Strategy SingleDevicePlugin=SingleDeviceStrategy
+plugins.ddp_plugin  1.0  1.2  DDPPlugin=DDPStrategy
 plugins.environments  1.2  -  ClusterEnvironment LightningEnvironment TorchElasticEnvironment KubeflowEnvironment
                       SLURMEnvironment
-plugins.environments.slurm_environment  1.2  1.8  SLURMEnvironment
+plugins.environments.cluster_environment  1.2  -  ClusterEnvironment
+plugins.environments.kubeflow  1.9  -  KubeflowEnvironment
+plugins.environments.kubeflow_environment  1.5  1.8  KubeflowEnvironment
+plugins.environments.lightning  1.9  -  LightningEnvironment
 plugins.environments.lightning_environment  1.2  1.8  LightningEnvironment
+plugins.environments.slurm  1.9  -  SLURMEnvironment
+plugins.environments.slurm_environment  1.2  1.8  SLURMEnvironment
+plugins.environments.torchelastic  1.9  -  TorchElasticEnvironment
+plugins.environments.torchelastic_environment  1.2  1.8  TorchElasticEnvironment
 plugins.precision  1.2  -  Precision MixedPrecision HalfPrecision DoublePrecision PrecisionPlugin=Precision
                    MixedPrecisionPlugin=MixedPrecision NativeMixedPrecisionPlugin=MixedPrecision
                    DoublePrecisionPlugin=DoublePrecision
 plugins.precision.amp  1.7  -  MixedPrecision MixedPrecisionPlugin=MixedPrecision
 plugins.precision.double  1.3  -  DoublePrecision DoublePrecisionPlugin=DoublePrecision
 plugins.precision.half  2.1  -  HalfPrecision
+plugins.precision.native_amp  1.2  2.0  NativeMixedPrecisionPlugin=MixedPrecision MixedPrecisionPlugin=MixedPrecision
 plugins.precision.precision  2.0  -  Precision
 plugins.precision.precision_plugin  1.2  2.0  PrecisionPlugin=Precision
 plugins.training_type  1.2  1.8  DDPPlugin=DDPStrategy DDPSpawnPlugin=DDPStrategy TrainingTypePlugin=Strategy
@@ -174,7 +189,11 @@ trainer.trainer  0.5  -  Trainer
 utilities  0.6  -  AttributeDict CombinedLoader GradClipAlgorithmType LightningEnum disable_possible_user_warnings
            find_shared_parameters grad_norm is_picklable measure_flops move_data_to_device rank_zero_deprecation
            rank_zero_info rank_zero_only rank_zero_warn set_shared_parameters suggested_max_num_workers
-           apply_to_collection _module_available
+           apply_to_collection _module_available _IS_WINDOWS FLOAT16_EPSILON FLOAT32_EPSILON FLOAT64_EPSILON
+utilities.argparse  1.3  2.0  add_argparse_args=fulmen.compat.argparse:add_argparse_args
+                    from_argparse_args=fulmen.compat.argparse:from_argparse_args
+                    parse_argparser=fulmen.compat.argparse:parse_argparser
+utilities.argparse_utils  0.9  1.4  from_argparse_args=fulmen.compat.argparse:from_argparse_args
 utilities.apply_func  0.8  -  apply_to_collection move_data_to_device convert_to_tensors
                       convert_tensors_to_scalars
 utilities.cloud_io  0.8  -  load get_filesystem _load=load
@@ -187,7 +206,8 @@ utilities.distributed  0.7  2.0  rank_zero_only rank_zero_info rank_zero_warn ra
 utilities.enums  1.2  -  GradClipAlgorithmType LightningEnum
 utilities.exceptions  0.8  -  MisconfigurationException SIGTERMException
 utilities.grads  1.5  -  grad_norm
-utilities.imports  1.1  -  _module_available
+utilities.imports  1.1  -  _module_available _IS_WINDOWS _TORCH_GREATER_EQUAL_2_0=fulmen.compat.types:TRUE
+                   _TORCH_GREATER_EQUAL_2_1=fulmen.compat.types:TRUE _TORCH_GREATER_EQUAL_2_2=fulmen.compat.types:TRUE
 utilities.logger  1.6  2.0  _flatten_dict
 utilities.memory  0.8  -  garbage_collection_cuda is_oom_error is_cuda_out_of_memory is_cudnn_snafu is_out_of_cpu_memory
                   recursive_detach
@@ -206,6 +226,7 @@ utilities.types  1.2  -  STEP_OUTPUT TRAIN_DATALOADERS EVAL_DATALOADERS EPOCH_OU
                  LRSchedulerTypeTuple _METRIC _PATH _EVALUATE_OUTPUT _PREDICT_OUTPUT _NUMBER _DEVICE _LRScheduler
                  _MAP_LOCATION_TYPE _PARAMETERS ReduceOp=torch.distributed:ReduceOp
 utilities.throughput  2.1  -  measure_flops get_available_flops
+utilities.warning_utils  0.10  1.4  rank_zero_warn
 utilities.warnings  1.3  -  PossibleUserWarning disable_possible_user_warnings rank_zero_warn rank_zero_deprecation
 fabric  1.9  -  seed_everything
 """
@@ -242,8 +263,8 @@ weight averaging: callbacks.stochastic_weight_avg callbacks.swa callbacks.weight
     StochasticWeightAveraging WeightAveraging EMAWeightAveraging
 pruning and quantization: callbacks.pruning callbacks.quantization ModelPruning QuantizationAwareTraining
 writing of predictions: callbacks.prediction_writer BasePredictionWriter WriteInterval
-statistics of devices: callbacks.device_stats_monitor callbacks.gpu_stats_monitor DeviceStatsMonitor
-    GPUStatsMonitor GpuUsageLogger XLAStatsMonitor
+statistics of devices: callbacks.device_stats_monitor callbacks.gpu_stats_monitor callbacks.gpu_usage_logger
+    callbacks.xla_stats_monitor DeviceStatsMonitor GPUStatsMonitor GpuUsageLogger XLAStatsMonitor
 throughput and spikes: callbacks.throughput_monitor callbacks.spike ThroughputMonitor Throughput SpikeDetection
     utilities.spike
 the MLflow logger: loggers.mlflow MLFlowLogger
@@ -251,12 +272,15 @@ the Comet logger: loggers.comet CometLogger
 the Neptune logger: loggers.neptune NeptuneLogger
 DeepSpeed: strategies.deepspeed utilities.deepspeed DeepSpeedStrategy DeepSpeedPlugin DeepSpeedPrecision
     convert_zero_checkpoint_to_fp32_state_dict DeepSpeedSummary
-FSDP and tensor parallelism: strategies.fsdp strategies.model_parallel FSDPStrategy FSDPPrecision ModelParallelStrategy
-    DDPFullyShardedNativeStrategy
+FSDP and tensor parallelism: utilities.consolidate_checkpoint strategies.fsdp strategies.model_parallel
+    FSDPStrategy FSDPPrecision ModelParallelStrategy DDPFullyShardedNativeStrategy
 DataParallel: DataParallelPlugin DataParallelStrategy
 TPUs: accelerators.tpu accelerators.xla utilities.xla_device TPUAccelerator XLAAccelerator
     XLADeviceUtils XLAStrategy TPUSpawnStrategy SingleTPUStrategy XLAPrecision
-Fabric: lite fabric.fabric fabric.wrappers Fabric LightningLite is_wrapped
+Fabric: lite fabric.fabric fabric.wrappers fabric.connector plugins.collectives utilities.optimizer Fabric
+    LightningLite is_wrapped
+serving: serve ServableModule ServableModuleValidator
+synchronized batch norm as a plugin: plugins.layer_sync LayerSync TorchSyncBatchNorm
 more cluster environments: LSFEnvironment MPIEnvironment XLAEnvironment
 checkpoint plugins: plugins.io plugins.io.checkpoint_plugin plugins.io.torch_plugin plugins.io.async_plugin
     CheckpointIO TorchCheckpointIO AsyncCheckpointIO
@@ -264,14 +288,31 @@ checkpoint plugins: plugins.io plugins.io.checkpoint_plugin plugins.io.torch_plu
 """What Lightning has or had and Fulmen has not yet: a topic, and the paths and names that belong to it."""
 
 GONE = """
+0.8  -                     pt_overrides core.model_saving core.properties
 0.9  -                     TrainsLogger loggers.trains
+0.10 -                     trainer.data_loading trainer.distrib_data_parallel trainer.distrib_parts trainer.logging
+                           trainer.training_io trainer.training_tricks trainer.callback_hook trainer.lr_finder
+1.0  Metric                TensorMetric NumpyMetric metrics.sklearns
+1.2  strategy='ddp'        accelerators.ddp_accelerator DDPAccelerator accelerators.gpu_accelerator
+1.4  -                     RPCPlugin RPCSequentialPlugin core.grads plugins.native_amp
+1.6  -                     trainer.training_loop trainer.evaluation_loop trainer.properties
+1.8  -                     utilities.registry utilities.debugging ModelIO utilities.device_dtype_mixin
 1.8  DDPStrategy           DDPShardedPlugin DDPShardedStrategy DDPSpawnShardedStrategy
 2.0  precision='16-mixed'  ApexMixedPrecisionPlugin plugins.precision.apex_amp
 2.0  -                     HorovodStrategy BaguaStrategy ColossalAIStrategy HivemindStrategy DDP2Strategy DDP2Plugin
 2.0  -                     HPUAccelerator IPUAccelerator HPUParallelStrategy SingleHPUStrategy IPUStrategy
+2.0  convert_tensors_to_scalars  utilities.metrics
+2.0  -                     overrides.base overrides.fairscale overrides.torch_distributed trainer.progress
+2.0  -                     utilities.auto_restart utilities.device_parser utilities.fetching utilities.finite_checks
+2.0  -                     AMPType DistributedType NATIVE_AMP_AVAILABLE AllGatherGrad flatten_dict
+2.1  configure_model       utilities.meta
+2.4  -                     app store
+-    the_package_litdata   data
+-    the_Trainer's_own_attributes  trainer.connectors trainer.call strategies.launchers
+-    the_file_itself,_which_Fulmen_reads_as_it_is  utilities.migration utilities.upgrade_checkpoint
 2.0  plain_Python_loops    Loop FitLoop EvaluationLoop TrainingEpochLoop PredictionLoop loops loops.base loops.fit_loop
 """
-"""What Lightning itself dropped without a counterpart: the release, what to use instead, and the names."""
+"""What Lightning itself dropped without a counterpart: the release ("-": it is there), what to use, and the names."""
 
 
 class Row(NamedTuple):
@@ -327,7 +368,8 @@ def missing(path: str, name: str) -> str:
             return f"is not part of Fulmen yet: {_due()[word]} will come with a later release than 0.1."
         if word in _gone():
             version, instead = _gone()[word]
-            return f"left Lightning in {version}." + (f" Use {instead.replace('_', ' ')}." if instead != "-" else "")
+            fate = "has no counterpart here." if version == "-" else f"left Lightning in {version}."
+            return fate + (f" Use {instead.replace('_', ' ')}." if instead != "-" else "")
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -23,3 +24,9 @@ _EVALUATE_OUTPUT = list[Mapping[str, float]]
 _PREDICT_OUTPUT = Union[list[Any], list[list[Any]]]  # noqa: UP007
 _LRScheduler = LRScheduler
 LightningDeprecationWarning = DeprecationWarning
+
+TRUE = True  # what was asked of torch's version
+_IS_WINDOWS = os.name == "nt"
+FLOAT16_EPSILON, FLOAT32_EPSILON, FLOAT64_EPSILON = (
+    torch.finfo(dtype).eps for dtype in (torch.float16, torch.float32, torch.float64)
+)
