@@ -218,7 +218,7 @@ def moving_parts(loader: Any) -> list[Any]:
     queue = [loader] if isinstance(loader, DataLoader) else []
     while queue:
         part = queue.pop()
-        if part is None or any(part is other for other in found):
+        if part is None or isinstance(part, torch.Tensor) or any(part is other for other in found):
             continue
         found.append(part)
         names = BELOW if not getattr(part, "num_workers", 0) else BELOW[:-1]
@@ -246,7 +246,7 @@ def watch(loader: Any) -> None:
 
 def changes(part: Any) -> dict[str, Any] | None:
     """State of a part as plain data: what it says itself, else its random generators and the counters that moved."""
-    if part is None:
+    if part is None or isinstance(part, torch.Tensor):
         return None
     if isinstance(part, DataLoader):
         return {"rng": {} if part.generator is None else {"generator": _packed(part.generator)}, "counters": {}}
