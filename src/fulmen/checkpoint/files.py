@@ -30,7 +30,7 @@ from typing import IO, Any
 
 import torch
 
-from fulmen.checkpoint import places
+from fulmen.checkpoint import places, writer
 from fulmen.checkpoint.packing import Packer, unpack
 from fulmen.checkpoint.places import PathLike
 from fulmen.errors import CheckpointError, ForeignCheckpoint, FutureCheckpoint, MissingCheckpoint, TornCheckpoint
@@ -68,8 +68,10 @@ class UnwritableCheckpoint(CheckpointError, OSError):
 def write(checkpoint: dict[str, Any], path: PathLike, storage_options: dict[str, Any] | None = None) -> None:
     """Save `checkpoint` under `path`, in place of what was there, once all of it is safely on the disk.
 
-    `storage_options` are fsspec's, for a remote path. Returns after the bytes and the name are flushed.
+    `storage_options` are fsspec's, for a remote path. Returns after the bytes and the name are flushed, and those of
+    every save that was begun before.
     """
+    writer.wait()
     if places.is_remote(path):
         _write_remote(checkpoint, str(path), storage_options or {})
     elif storage_options:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Thread
+from threading import Thread, current_thread
 from typing import Any, ClassVar
 
 import torch
@@ -51,7 +51,7 @@ class Save:
 
 def wait() -> None:
     """Until no save is under way; what goes wrong is for the one who began it."""
-    if Save.latest is not None:
+    if Save.latest is not None and Save.latest._thread is not current_thread():
         Save.latest._thread.join()
 
 
