@@ -208,8 +208,8 @@ PLAIN = {
     "range": (range(3), [0, 1, 2]),
     "path": (Path("a") / "b", str(Path("a") / "b")),
     "enum": (Mode.FAST, "fast"),
-    "namespace": (Namespace(a=Namespace(b=1)), {"a": {"b": 1}}),
-    "dataclass": (Config(), {"inner": {"rate": 0.1, "mode": "fast"}, "path": "x"}),
+    "namespace": (Namespace(a=Namespace(b=1)), OrderedDict(a=OrderedDict(b=1))),
+    "dataclass": (Config(), OrderedDict(inner=OrderedDict(rate=0.1, mode="fast"), path="x")),
     "torch": (
         [torch.float16, torch.device("cpu"), torch.Size([2])],
         [torch.float16, torch.device("cpu"), torch.Size([2])],
@@ -227,6 +227,24 @@ def test_what_is_saved_is_plain_and_loads_safely(kind):
     loaded = torch.load("a.ckpt", weights_only=True)["x"]
     assert loaded == expected
     assert type(loaded) is type(expected)
+
+
+@pytest.mark.parametrize("value", [Namespace(lr=Namespace(end=1)), hparams.AttributeDict(lr=Namespace(end=1))])
+def test_what_has_attributes_has_them_again_without_an_annotation(value):
+    class Model(L.LightningModule):
+        def __init__(self, args):
+            super().__init__()
+            self.save_hyperparameters()
+            self.end = args.lr.end
+
+    again = Model.load_from_checkpoint(saved(Model(value)))
+    assert Model.load_from_checkpoint(saved(again)).end == 1
+    assert torch.load("a.ckpt", weights_only=True)["hyper_parameters"]["args"].lr.end == 1
+
+
+def test_names_of_dict_s_methods_stay_items():
+    plain, _ = hparams.to_saveable({"x": Namespace(items=1)})
+    assert (type(plain["x"]), plain["x"]) == (dict, {"items": 1})
 
 
 def test_tensors_are_saved_without_their_history():

@@ -46,8 +46,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return _plain(value.value)
     if (items := items_of(value)) is not None:
-        plain = {_plain(name): _plain(items[name]) for name in items}
-        return kind(plain) if kind in (OrderedDict, Counter) else plain
+        return _mapping(value, {_plain(name): _plain(items[name]) for name in items})
     for like, made in (((set, frozenset), set), (tuple, tuple), ((MutableSequence, range), list)):
         if isinstance(value, like):
             return made(_plain(item) for item in value)
@@ -59,6 +58,19 @@ def _plain(value: Any) -> Any:
     if base is None:
         raise TypeError(f"{kind.__name__} is not plain data")
     return base(value)
+
+
+def _mapping(value: Any, plain: dict[Any, Any]) -> dict[Any, Any]:
+    """What had attributes has them again, whoever reads the file: torch's safe loader keeps those of an OrderedDict."""
+    if plain and all(isinstance(name, str) and _is_attribute(value, name) for name in plain):
+        made = OrderedDict(plain)
+        vars(made).update(plain)
+        return made
+    return type(value)(plain) if type(value) in (OrderedDict, Counter) else plain
+
+
+def _is_attribute(value: Any, name: str) -> bool:
+    return hasattr(value, name) and not hasattr(OrderedDict, name)
 
 
 def items_of(value: Any) -> Mapping[Any, Any] | None:

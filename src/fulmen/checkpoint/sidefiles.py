@@ -60,6 +60,7 @@ def save_hparams_to_yaml(
     class Dumper(yaml.SafeDumper):
         """Writes what YAML has no word for as text."""
 
+    Dumper.add_multi_representer(dict, lambda dumper, value: dumper.represent_dict(value))
     Dumper.add_multi_representer(torch.Tensor, lambda dumper, value: dumper.represent_data(value.tolist()))
     Dumper.add_multi_representer(object, lambda dumper, value: dumper.represent_str(str(value)))
     places.local(config_yaml).write_text(yaml.dump(to_saveable(hparams)[0], Dumper=Dumper, sort_keys=False))
