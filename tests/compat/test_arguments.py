@@ -364,6 +364,18 @@ def test_track_grad_norm_logs_the_norms(norm):
     assert trainer.callback_metrics[f"{prefix}_total"] > 0
 
 
+def test_track_grad_norm_leaves_the_logging_to_the_module():
+    class Own(BoringModel):
+        def log_grad_norm(self, grad_norm_dict):
+            self.log("mine", grad_norm_dict["grad_2.0_norm_total"])
+
+    trainer = quiet("grad_norm", track_grad_norm=2)
+    trainer.fit(Own())
+
+    assert "mine" in trainer.callback_metrics
+    assert "grad_2.0_norm_total" not in trainer.callback_metrics
+
+
 @pytest.mark.parametrize("name", ["flush_logs_every_n_steps", "log_save_interval"])
 def test_loggers_write_every_n_steps(name, tmp_path):
     logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1000)

@@ -125,6 +125,58 @@ def test_tune_has_nothing_to_do_and_the_tuner_comes_later(trainer):
         trainer.tuner.lr_find(BoringModel())
 
 
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+def test_parts_of_the_trainer_that_did_one_thing(trainer):
+    assert trainer.logger_connector is trainer
+    assert trainer.checkpoint_connector.dump_checkpoint()["global_step"] == 6
+    assert "optimizer_states" not in trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
+
+
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+def test_loading_validation_data_early_and_calling_hooks():
+    class Early(BoringModel):
+        called = 0
+
+        def on_train_start(self):
+            self.trainer.reset_val_dataloader(self)
+            self.batches = self.trainer.num_val_batches
+            self.trainer.call_hook("on_train_epoch_start")
+
+        def on_train_epoch_start(self):
+            self.called += 1
+
+    model = Early()
+    L.Trainer(**QUIET | {"limit_val_batches": 2}, max_epochs=1).fit(model)
+
+    assert model.batches == [2]
+    assert model.called == 2
+
+
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+def test_the_manual_step_that_cleared_the_gradients():
+    class Manual(BoringModel):
+        automatic_optimization = False
+        cleared = False
+
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers()
+            self.manual_backward(self.step(batch))
+            self.manual_optimizer_step(optimizer, force_optimizer_step=True)
+            self.cleared = self.layer.weight.grad is None
+
+    model = Manual()
+    trainer = L.Trainer(**QUIET, max_epochs=1)
+    trainer.fit(model)
+
+    assert model.cleared
+    assert trainer.global_step == 3
+
+
+def test_what_comes_later_says_so():
+    with pytest.raises(AttributeError, match="Writing of predictions is not part of Fulmen yet"):
+        BoringModel().write_prediction("x", 1)
+
+
 def test_what_never_was_is_an_attribute_error_with_the_nearest_name(trainer):
     with pytest.raises(AttributeError, match=r"'Trainer' object has no attribute 'globl_step'.*'global_step'"):
         trainer.globl_step  # noqa: B018

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small import Net, Validated, make_trainer, numbers
 
-from fulmen import LightningModule
+from fulmen import LightningDataModule, LightningModule
 from fulmen.callbacks import Callback
 from fulmen.compat import bases, finder
 
@@ -196,6 +196,43 @@ def test_load_from_metrics_reads_the_csv_of_the_hyperparameters(tmp_path):
 
     assert OldNet.load_from_metrics(tmp_path / "a.ckpt", tmp_path / "tags.csv").lr == 0.5
     assert OldNet.load_from_checkpoint(tmp_path / "a.ckpt", tags_csv=tmp_path / "tags.csv").lr == 0.5
+
+
+# ---- datamodules
+
+
+def test_datamodules_keep_transforms_and_the_shape_of_a_sample():
+    class Data(LightningDataModule):
+        def __init__(self):
+            super().__init__(train_transforms=abs, dims=(3, 32))
+
+    data = Data()
+
+    assert (data.train_transforms, data.val_transforms, data.dims) == (abs, None, (3, 32))
+    assert (data.size(), data.size(1), data.size(dim=-1)) == ((3, 32), 32, 32)
+
+
+def test_hooks_of_a_datamodule_for_checkpoints(tmp_path):
+    class Data(LightningDataModule):
+        place = 0
+
+        def train_dataloader(self):
+            self.place += 1
+            return numbers(2)
+
+        def on_save_checkpoint(self, checkpoint):
+            super().on_save_checkpoint(checkpoint)
+            checkpoint["place"] = self.place
+
+        def on_load_checkpoint(self, checkpoint):
+            self.place = checkpoint["place"] * 10
+
+    trainer, data = make_trainer(), Data()
+    trainer.fit(Net(), datamodule=Data())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    make_trainer(max_epochs=2).fit(Net(), datamodule=data, ckpt_path=tmp_path / "a.ckpt")
+
+    assert data.place == 11
 
 
 # ---- self.log

@@ -158,6 +158,15 @@ def test_on_hpc_save_and_load_go_with_the_checkpoint(tmp_path):
     assert module.loaded == 5
 
 
+def test_hooks_that_nobody_calls_any_more_are_named():
+    class Own(Net):
+        def configure_ddp(self, model, device_ids):
+            """The strategy wraps the model."""
+
+    with pytest.warns(UserWarning, match=r"Own\.configure_ddp is not called any more"):
+        fit(Own())
+
+
 def test_a_misspelt_hook_is_still_pointed_out():
     class Wrong(Callback):
         def on_train_batch_ends(self, trainer, pl_module):

@@ -406,11 +406,12 @@ def test_the_optimizers_scheduler_may_have_the_key_opt_idx():
     assert fit(Indexed(), max_epochs=2).optimizers[0].param_groups[0]["lr"] == 0.25
 
 
-def test_the_bar_shows_what_get_progress_bar_dict_says():
+@pytest.mark.parametrize("name", ["get_progress_bar_dict", "get_tqdm_dict"])
+def test_the_bar_shows_what_the_module_says(name):
     class Shown(Dicts):
-        def get_progress_bar_dict(self):
-            return {"own": 7}
+        """Gets the hook by one of its names."""
 
+    setattr(Shown, name, lambda self: {"own": 7})
     trainer = make_trainer(enable_progress_bar=True)
     trainer.fit(Shown(), numbers(2))
 

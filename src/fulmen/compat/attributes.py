@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+from fulmen.checkpoint.state import gather
 from fulmen.errors import nearest
 from fulmen.parameters import grad_norm
 from fulmen.strategy import DDPStrategy
@@ -61,8 +62,19 @@ def _load_training_data(trainer: Any) -> Callable[..., None]:
     return lambda model=None: trainer.train_loop.load_data()
 
 
-def _tuner(trainer: Any) -> NoReturn:
-    raise AttributeError("The tuner is not part of Fulmen yet and will come with a later release than 0.1.")
+def _due(part: str) -> tuple[str, Callable[[Any], NoReturn]]:
+    def read(owner: Any) -> NoReturn:
+        raise AttributeError(f"{part} is not part of Fulmen yet and will come with a later release than 0.1.")
+
+    return "due later", read
+
+
+def _checkpoints(trainer: Any) -> SimpleNamespace:
+    return SimpleNamespace(
+        dump_checkpoint=lambda weights_only=False: gather(trainer, bool(weights_only)),
+        save_checkpoint=trainer.save_checkpoint,
+        resume_checkpoint_path=trainer.ckpt_path,
+    )
 
 
 def _written(callback: str) -> Callable[[Any], Any]:
@@ -78,7 +90,8 @@ GONE = dict.fromkeys(("use_dp", "use_ddp2", "use_tpu", "use_horovod", "on_tpu", 
 TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     **GONE,
     **dict.fromkeys(("tpu_cores", "ipus"), ("gone", lambda t: None)),
-    **dict.fromkeys(("tuner", "lr_find", "scale_batch_size"), ("due later", _tuner)),
+    **dict.fromkeys(("tuner", "lr_find", "scale_batch_size"), _due("The tuner")),
+    **dict.fromkeys(("checkpoint_connector", "_checkpoint_connector"), ("trainer.save_checkpoint", _checkpoints)),
     **dict.fromkeys(
         ("tested_ckpt_path", "validated_ckpt_path", "predicted_ckpt_path"), ("trainer.ckpt_path", lambda t: t.ckpt_path)
     ),
@@ -87,8 +100,10 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "optimizer_frequencies": ("gone", lambda t: []),
     "training_type_plugin": ("trainer.strategy", lambda t: t.strategy),
     "accelerator_backend": ("trainer.strategy", lambda t: t.strategy),
-    "accelerator_connector": ("the trainer itself", lambda t: t),
-    "_accelerator_connector": ("the trainer itself", lambda t: t),
+    **dict.fromkeys(
+        ("accelerator_connector", "_accelerator_connector", "logger_connector", "_logger_connector"),
+        ("the trainer itself", lambda t: t),
+    ),
     "is_distributed": ("trainer.world_size > 1", lambda t: t.world_size > 1),
     "num_gpus": ("trainer.num_devices", lambda t: t.num_devices if _has_gpus(t) else 0),
     "gpus": ("trainer.device_ids", lambda t: t.device_ids if _has_gpus(t) else None),
@@ -113,7 +128,7 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "progress_bar_dict": ("trainer.progress_bar_metrics", lambda t: dict(t.progress_bar_metrics)),
     "tng_tqdm_dic": ("trainer.progress_bar_metrics", lambda t: dict(t.progress_bar_metrics)),
     "slurm_job_id": ("os.environ['SLURM_JOB_ID']", lambda t: int(os.environ.get("SLURM_JOB_ID", 0)) or None),
-    "terminate_on_nan": ("Trainer(nonfinite='stop')", lambda t: t.options.nonfinite == "stop"),
+    "terminate_on_nan": ("Trainer(nonfinite='stop')", lambda t: t.options.nonfinite in (None, "stop")),
     "track_grad_norm": ("fulmen.parameters.grad_norm", _written("TrackGradNorm")),
     "weights_summary": ("ModelSummary(max_depth)", lambda t: "top" if _written("ModelSummary")(t) else None),
     "weights_save_path": ("trainer.default_root_dir", lambda t: t.default_root_dir),
@@ -124,11 +139,16 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "should_rank_save_checkpoint": ("trainer.is_global_zero", lambda t: t.is_global_zero),
     "reset_train_dataloader": ("trainer.estimated_stepping_batches", _load_training_data),
     "reset_train_val_dataloaders": ("trainer.estimated_stepping_batches", _load_training_data),
+    "reset_val_dataloader": ("trainer.num_val_batches", lambda t: lambda model=None: t.evaluation.load_data()),
+    "reset_test_dataloader": ("trainer.num_test_batches", lambda t: lambda model=None: t.evaluation.load_data()),
+    "call_hook": ("gone", lambda t: lambda name, *arguments: [hook(*arguments) for hook in getattr(t.hooks, name)]),
     "tune": ("not needed", lambda t: lambda *_, **__: {}),  # auto_lr_find and the like are refused by the constructor
 }
 
 MODULE: dict[str, tuple[str, Callable[[Any], Any]]] = {
     **GONE,
+    **dict.fromkeys(("write_prediction", "write_prediction_dict"), _due("Writing of predictions")),
+    "manual_optimizer_step": ("optimizer.step() and optimizer.zero_grad()", lambda m: _step_and_clear),
     "datamodule": ("self.trainer.datamodule", lambda m: m.trainer.datamodule),
     "use_ddp": ("self.trainer.strategy", lambda m: isinstance(m.trainer.strategy, DDPStrategy)),
     "use_amp": ("self.trainer.precision", lambda m: m.trainer.precision_plugin.autocasts),
@@ -182,6 +202,12 @@ LOOP: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "_combined_loader": ("trainer.train_dataloader", lambda loop: loop.fetch and loop.fetch.loader),
     "_should_accumulate": ("gone", lambda loop: lambda: not loop.step.stepping),
 }
+
+
+def _step_and_clear(optimizer: Any, *_: Any, optimizer_closure: Callable[[], Any] | None = None, **__: Any) -> None:
+    """Manual optimization once had a method for the step, which cleared the gradients as well."""
+    optimizer.step(closure=optimizer_closure)
+    optimizer.zero_grad()
 
 
 def _summary(module: Any, mode: str | None, max_depth: int | None) -> Any:

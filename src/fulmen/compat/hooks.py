@@ -72,7 +72,12 @@ STEP_ENDS = {
     "test_step_end": "test_step",
 }  # fmt: skip
 CONSTRUCTED = ("on_init_start", "on_init_end")
-KNOWN = {*MOMENTS, *ENDS, *STEP_ENDS, *CONSTRUCTED, "tng_dataloader", "tbptt_split_batch"}
+# What the strategy and the precision do by themselves now.
+UNCALLED = (
+    "configure_apex", "configure_ddp", "configure_sync_batchnorm", "init_ddp_connection", "amp_scale_loss",
+    "add_to_queue", "get_from_queue",
+)  # fmt: skip
+KNOWN = {*MOMENTS, *ENDS, *STEP_ENDS, *CONSTRUCTED, *UNCALLED, "tng_dataloader", "tbptt_split_batch"}
 
 # Arguments of `self.log` that mean nothing any more.
 LOG_ARGUMENTS = ("tbptt_reduce_fx", "tbptt_pad_token", "sync_dist_op")
@@ -210,6 +215,25 @@ SOURCES: dict[str, Call] = {
 
 def complete(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, callbacks: Sequence[Any]) -> None:
     """Put into the table what the classes of the module and the callbacks define under older names."""
+    _moments(calls, trainer, module, callbacks)
+    for name in ("on_save_checkpoint", "on_load_checkpoint"):
+        if overrides(trainer.datamodule, name, LightningDataModule):
+            warn_once(f"{type(trainer.datamodule).__name__}.{name} is state_dict and load_state_dict today.")
+            calls[name] = (*calls[name], getattr(trainer.datamodule, name))
+    for name in UNCALLED:
+        if overrides(module, name, LightningModule):
+            warn_once(f"{type(module).__name__}.{name} is not called any more: the strategy does what it was for.")
+    _follow(calls, trainer, module)
+    if check_step(module, "training_step") == "more":  # the parameters of the other optimizers have no part in a turn
+        getattr(trainer.strategy, "ddp_kwargs", {}).setdefault("find_unused_parameters", True)
+    if mentions(module, *LOG_ARGUMENTS):
+        from fulmen.compat.bases import take_old_log_arguments
+
+        take_old_log_arguments()
+    _fill_bar(trainer, module)
+
+
+def _moments(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, callbacks: Sequence[Any]) -> None:
     for name, (key, side, owners) in MOMENTS.items():
         late: list[Call] = []
         early: list[Call] = []
@@ -220,25 +244,16 @@ def complete(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, call
                 found = late if side == AFTER or (owner is module and name == "on_batch_start") else early
                 found.append(_moment(owner, name, key, () if owner is module else (trainer, module)))
         calls[key] = (*early, *calls[key], *late)
-    for name in ("on_save_checkpoint", "on_load_checkpoint"):
-        if overrides(trainer.datamodule, name, LightningDataModule):
-            warn_once(f"{type(trainer.datamodule).__name__}.{name} is state_dict and load_state_dict today.")
-            calls[name] = (*calls[name], getattr(trainer.datamodule, name))
-    followed = _follow_steps(module)
-    ends = _epoch_ends(calls, trainer, module)
-    if followed or ends:
-        followed |= {"configure_optimizers": (results.then_monitored,)}
-    undo = [results.follow(module, name, after) for name, after in followed.items()]
-    if undo:
-        calls["module_teardown"] += tuple(undo)
-        calls["on_exception"] += tuple(undo)
-    if check_step(module, "training_step") == "more":  # the parameters of the other optimizers have no part in a turn
-        getattr(trainer.strategy, "ddp_kwargs", {}).setdefault("find_unused_parameters", True)
-    if mentions(module, *LOG_ARGUMENTS):
-        from fulmen.compat.bases import take_old_log_arguments
 
-        take_old_log_arguments()
-    _fill_bar(trainer, module)
+
+def _follow(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any) -> None:
+    """What steps and epoch ends return goes where it went; for the length of the run."""
+    followed = _follow_steps(module)
+    if _epoch_ends(calls, trainer, module) or followed:
+        followed |= {"configure_optimizers": (results.then_monitored,)}
+    undo = tuple(results.follow(module, name, after) for name, after in followed.items())
+    calls["module_teardown"] += undo
+    calls["on_exception"] += undo
 
 
 def _moment(owner: Any, name: str, key: str, before: tuple[Any, ...]) -> Call:
