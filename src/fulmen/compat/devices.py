@@ -62,8 +62,9 @@ def others(translation: Translation, name: str, value: Any) -> None:
 
 def fit(translation: Translation) -> None:
     """On request, what today's arguments ask for as well comes down to what is here."""
-    accelerator, asked = translation.new["accelerator"], parse_gpus(translation.new["devices"])
+    accelerator = translation.new["accelerator"]
     if os.environ.get("FULMEN_DEVICES") == "available" and isinstance(accelerator, str) and accelerator in AT_MOST:
+        asked = parse_gpus(translation.new["devices"])
         found = AT_MOST[accelerator](translation)
         if found < _least(asked):
             _too_few(translation, "devices", f"accelerator={accelerator!r}, devices={asked!r} asks for more", found)
