@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fulmen import __version__
-from fulmen.errors import CheckpointError, nearest
+from fulmen.errors import CheckpointError, MisconfigurationException, nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +34,18 @@ def parser() -> Parser:
 
     commands.add_parser("run", help="run a script that imports an older framework, unchanged, on Fulmen")
 
+    migrate = commands.add_parser(
+        "migrate",
+        help="rewrite such a script to today's Fulmen",
+        description="Rewrites scripts to today's Fulmen, in place, and shows the difference. What cannot be decided "
+        "stays as it is and is named with its line; `fulmen run` still runs it.",
+    )
+    migrate.add_argument("files", metavar="FILE", nargs="+", help="a Python file, or a folder of them")
+    migrate.add_argument(
+        "--check", "--dry-run", action="store_true", help="write nothing; the exit status is 1 if files would change"
+    )
+    migrate.set_defaults(call=migrate_files)
+
     checkpoint = commands.add_parser("checkpoint", help="look into checkpoint files")
     deeds = checkpoint.add_subparsers(metavar="show|verify|diff", required=True)
     for name, call, count, meaning in (
@@ -51,6 +63,12 @@ def run_demo(arguments: argparse.Namespace) -> int:
     from fulmen.tools import demo
 
     return demo.main()
+
+
+def migrate_files(arguments: argparse.Namespace) -> int:
+    from fulmen.tools.migrate import files
+
+    return files.main(arguments.files, arguments.check)
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -96,6 +114,6 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         return arguments.call(arguments)
-    except CheckpointError as error:
+    except (CheckpointError, MisconfigurationException) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,0 +1,133 @@
+"""Methods by older names and with older signatures, and what old modules call on themselves."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import libcst as cst
+
+from fulmen.callbacks.base import Callback
+from fulmen.compat.hooks import MOMENTS, SIGNATURES, SOURCES, SPELLED
+from fulmen.datamodule import LightningDataModule
+from fulmen.hooks import CALLBACK_ONLY, MODULE_ONLY, SHARED
+from fulmen.module import LightningModule
+from fulmen.tools.migrate.classes import Owner, is_called, is_open, owners, parameters, uses, with_more, without
+from fulmen.tools.migrate.script import Script, statement
+
+BASES: dict[str, type] = {
+    "LightningModule": LightningModule, "LightningDataModule": LightningDataModule, "Callback": Callback,
+}  # fmt: skip
+OLD = ("size", "load_from_metrics")
+"""Members that base classes have only where they are reached by an old import."""
+GIVEN = SHARED | CALLBACK_ONLY | MODULE_ONLY
+
+
+def rewrite(script: Script) -> None:
+    for owner in owners(script):
+        for name, function in owner.methods.items():
+            _decorators(script, function)
+            if name == "tng_dataloader" and "train_dataloader" not in owner.methods:
+                script.edit(function, lambda old: old.with_changes(name=cst.Name("train_dataloader")))
+            elif name in MOMENTS and owner.kind in {base.__name__ for base in MOMENTS[name][2]}:
+                _moment(script, owner, name)
+            elif name in SIGNATURES:
+                _signature(script, owner, name)
+        _old_calls(script, owner)
+    for node in script.all(cst.Assign):
+        _hparams(script, node)
+
+
+def _decorators(script: Script, function: cst.FunctionDef) -> None:
+    for decorator in function.decorators:
+        if script.name(decorator.decorator) == "data_loader":
+            script.edit(decorator, lambda _: cst.RemoveFromParent())
+
+
+def _given(owner: Owner, hook: str) -> list[str]:
+    return [*(("trainer", "pl_module") if owner.kind == "Callback" else ()), *GIVEN[hook]]
+
+
+def _moment(script: Script, owner: Owner, name: str) -> None:
+    """A hook that has another name today, and more arguments."""
+    function, today = owner.methods[name], MOMENTS[name][0]
+    same = [one for one in owner.methods if MOMENTS.get(one, (one,))[0] == today]
+    given = _given(owner, today) if today in GIVEN else []
+    lacking = given[len(parameters(function)) :]
+    sure = today in SHARED and len(same) == 1 and len(parameters(function)) <= len(given)
+    if not sure or is_called(script, name) or not owner.sure:
+        script.leave(function, f"{owner.name}.{name} is left; {today} is its name today. It still works.")
+        return
+
+    def edit(old: cst.FunctionDef) -> cst.FunctionDef:
+        named = old.with_changes(name=cst.Name(today))
+        return named if is_open(function) else with_more(named, lacking)
+
+    script.edit(function, edit)
+
+
+def _signature(script: Script, owner: Owner, name: str) -> None:
+    """Parameters that hooks no longer get go, if nothing uses them."""
+    function, given = owner.methods[name], _given(owner, name)
+    known = {*SOURCES, *(word for row in SIGNATURES[name] for word in row.split())} - {*given}
+    words = {one: SPELLED.get(one, one) for one in parameters(function)}
+    optional = [param.name.value for param in function.params.params if param.default is not None]
+    behind = [one for i, one in enumerate(words) if not {*[*words.values()][i:]} & {*given}]
+    extra = [one for one, word in words.items() if word in known and not (one in optional and one in behind)]
+    if not extra:
+        return
+    rest = [word for one, word in words.items() if one not in extra and word in given]
+    if rest == [word for word in given if word in rest] and not any(uses(script, function, one) for one in extra):
+        script.edit(function, lambda old: without(old, extra))
+    elif extra == ["dataloader_idx"]:  # there is one loader in training
+        script.edit(function, lambda old: with_more(without(old, extra), ["dataloader_idx=0"]))
+    else:
+        today = f"{name}({', '.join(['self', *given])})"
+        script.leave(function, f"{owner.name}.{name} is left; it is {today} today. It still works.")
+
+
+def _old_calls(script: Script, owner: Owner) -> None:
+    """`self.manual_backward(loss, optimizer)`, and what only the base class of an old import has."""
+    base = BASES[owner.kind]
+    for call in script.all(cst.Call, owner.node):
+        code, args = script.code(call.func), [arg for arg in call.args if not arg.star]
+        named = {arg.keyword.value: arg for arg in args if arg.keyword}
+        if code == "self.manual_backward" and len(args) > 1:
+            places = [i for i, arg in enumerate(args) if i and "opt" in script.code(arg)]
+            script.edit(call, lambda old, places=places: _without_args(old, places))
+        hook = getattr(base, code.removeprefix("super()."), None)
+        if code.startswith("super().") and not _takes(hook, len(args) - len(named), named):
+            script.leave(call, f"{code}(...) is left, and with it the import of its base class.", keep=owner.base)
+    for node in script.all(cst.Attribute):
+        made: Any = [*script.assigned[script.code(node.value)], node][0]
+        of_class = owner.name in (script.code(node.value), script.code(made.func) if isinstance(made, cst.Call) else "")
+        if of_class and node.attr.value in OLD and node.attr.value not in owner.methods:
+            script.leave(node, f"{script.code(node)} is left, and with it the import of its class.", keep=owner.base)
+
+
+def _takes(function: Any, count: int, named: dict[str, Any]) -> bool:
+    try:
+        inspect.signature(function).bind(*range(count + 1), **named)
+    except TypeError:
+        return False
+    return True
+
+
+def _without_args(call: cst.Call, places: list[int]) -> cst.Call:
+    args = [arg for i, arg in enumerate(call.args) if i not in places]
+    return call.with_changes(args=[*args[:-1], args[-1].with_changes(comma=call.args[-1].comma)])
+
+
+def _hparams(script: Script, node: cst.Assign) -> None:
+    function = script.method_of(node)
+    if script.code(node.targets[0].target) != "self.hparams" or function is None:
+        return
+    if function.name.value != "__init__" or len(node.targets) > 1:
+        script.leave(node, "self.hparams is set by self.save_hyperparameters(...) in __init__ today.")
+        return
+    call = statement("self.save_hyperparameters()")
+
+    def edit(old: cst.Assign) -> cst.Expr:
+        return call.with_deep_changes(call.value, args=[cst.Arg(old.value)]).with_changes(semicolon=old.semicolon)
+
+    script.edit(node, edit)
