@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from signal import SIGTERM
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from fulmen import hooks, optim, parts, slurm, verify
+from fulmen import compiled, hooks, optim, parts, slurm, transfer, verify
 from fulmen.checkpoint import find, state
 from fulmen.errors import MisconfigurationException, SIGTERMException
 from fulmen.lifecycle import DataHooks
@@ -41,6 +41,7 @@ class Run(Readout):
     val_check_interval: Any
 
     progress = Progress()
+    _compiled: Sequence[torch.nn.Module] = ()
 
     @property
     def _trainer(self) -> Trainer:
@@ -96,6 +97,7 @@ class Run(Readout):
             if self._module is not None:
                 self._module.__dict__["_logs"] = None
                 self._module.__dict__.pop("log", None)
+                compiled.uninstall(self._compiled)
             self.state.stage = None
 
     def _guard_elsewhere(self, work: Callable[[], Any]) -> Any:
@@ -264,6 +266,9 @@ class Run(Readout):
         with self.precision_plugin.init_context():
             for hook in (*self.hooks.configure_model, *self.hooks.configure_sharded_model):
                 hook()
+        asked = self.options.compile
+        if asked or asked == {}:
+            self._compiled = compiled.install(module, asked if isinstance(asked, dict) else {})
         return module
 
     def _prepare_data(self) -> None:
@@ -381,8 +386,10 @@ class Run(Readout):
                     owners[name] = hooks.fitted(owner, name, hooks.MODULE_ONLY[name])
                     break
         convert = self.precision_plugin.convert_input if self.precision_plugin.converts_input else None
+        device = self.strategy.root_device
+        to_device = transfer.beside(self.strategy.to_device, device, self.sources[stage].loaders)
         if not owners and convert is None:
-            return None if self.strategy.root_device.type == "cpu" else self.strategy.to_device
+            return None if device.type == "cpu" else to_device
         before, move, after = (
             owners.get(n) for n in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
         )
@@ -392,10 +399,7 @@ class Run(Readout):
                 batch = convert(batch)
             if before is not None:
                 batch = before(batch, dataloader_idx)
-            if move is not None:
-                batch = move(batch, self.strategy.root_device, dataloader_idx)
-            else:
-                batch = self.strategy.to_device(batch)
+            batch = to_device(batch) if move is None else move(batch, device, dataloader_idx)
             return batch if after is None else after(batch, dataloader_idx)
 
         return prepare
