@@ -4,7 +4,7 @@ READY := .venv/ready
 PYTEST := $(PYTHON) -m pytest -q
 QUICK := -n logical --maxprocesses 4 -m "not slow and not gpu and not exam"
 
-.PHONY: help demo test test-all fix check bench docs exam clean
+.PHONY: help demo test test-all fix check bench bench-gpu docs exam clean
 
 help:
 	@echo "make demo      train a digit classifier, here and now"
@@ -12,7 +12,8 @@ help:
 	@echo "make test-all  every test, the slow ones too"
 	@echo "make fix       format, and mend what ruff can mend"
 	@echo "make check     ruff and the type checker"
-	@echo "make bench     what a step costs, beside a hand-written loop"
+	@echo "make bench     what a step costs, beside a hand-written loop and other frameworks (half an hour)"
+	@echo "make bench-gpu the same on a GPU, where there is one"
 	@echo "make docs      run every code block of README and docs/, follow every link"
 	@echo "make exam      the programs of ../shared/exams, where that folder is"
 
@@ -35,7 +36,10 @@ check: $(READY)
 	@$(PYTHON) -m pyright
 
 bench: $(READY)
-	@$(PYTHON) benchmarks/step.py
+	@$(PYTHON) benchmarks/run.py
+
+bench-gpu: $(READY)
+	@$(PYTHON) benchmarks/gpu.py
 
 docs: $(READY)
 	@$(PYTEST) tests/docs
