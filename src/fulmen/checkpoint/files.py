@@ -253,6 +253,7 @@ def newest_good(folder: PathLike, mark: str = "") -> str | None:
 
     Files that are older than the newest one whose name fits the pattern `mark` count only if no other is whole.
     """
+    writer.wait()
     found, start = [], 0.0
     for path in _checkpoints(folder):
         written = 0.0 if places.is_remote(path) else places.local(path).stat().st_mtime

@@ -49,12 +49,12 @@ class Packer:
     def __call__(self, value: Any, *path: Any) -> Any:
         kind = type(value)
         if kind in _ATOMS:
-            return value
+            return value if value or kind is not bytes else self._mark("bytes", [])
         if isinstance(value, Tensor):
             known = kind.__module__.startswith("torch")
             return self.tensor(value if known else value.detach().as_subclass(Tensor))
         if kind is OrderedDict or kind is Counter:
-            made = kind(self._items(value, path))
+            made = kind(dict(self._items(value, path)))
             made.__dict__.update(value.__dict__)  # the versions of modules in their state
             return made
         if kind is list or kind is tuple:
@@ -90,7 +90,7 @@ class Packer:
         if kind in _PARTS:
             return self._mark(kind.__name__, self(_PARTS[kind](value), *path))
         if kind.__module__ == "numpy" and hasattr(value, "tobytes") and value.dtype.kind in "biufcMmSU":
-            return self._mark("numpy", [value.dtype.str, list(value.shape), value.tobytes()])
+            return self._mark("numpy", [value.dtype.str, list(value.shape), self(value.tobytes())])
         return self._plainer(value, kind, path)
 
     def _plainer(self, value: Any, kind: type, path: tuple[Any, ...]) -> Any:
@@ -166,6 +166,7 @@ def _array(dtype: str, shape: list[int], content: bytes) -> Any:
 _FORMS: dict[str, Callable[[Any], Any]] = {
     "deque": lambda value: deque(*value),
     "defaultdict": lambda value: defaultdict(_FACTORIES[value[0]], value[1]),
+    "bytes": bytes,
     "set": set,
     "frozenset": frozenset,
     "date": date.fromisoformat,
