@@ -197,6 +197,8 @@ class CombinedPass:
         idle = self.loader.mode == "max_size"
         batches: list[Any] = []
         for index, (iterator, ended) in enumerate(zip(iterators, done, strict=True)):
+            if not self.counts[index]:
+                self.passes[index].note_first()  # type: ignore[union-attr]
             batches.append(END if idle and ended else next(iterator, END))
             self.counts[index] += batches[-1] is not END
             if batches[-1] is END and self.loader.mode == "min_size":

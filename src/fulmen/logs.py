@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fulmen.errors import MisconfigurationException
-from fulmen.slots import LOADER_SUFFIX, MetricSlot, Slot, operation, slot_class, spelled
+from fulmen.slots import LOADER_SUFFIX, Known, MetricSlot, Slot, operation, slot_class, spelled
 from fulmen.tree import batch_size as size_of
 from fulmen.values import as_tensor, check_value, read, wide_tensor
 
@@ -95,6 +95,9 @@ class LogStore:
         known = self.slots.get(name)
         if known is not None and spelled(known.rule) == spelled(rule):  # from a checkpoint, or torch.mean for "mean"
             known.rule = rule
+            return known
+        if known is not None and isinstance(known.op, Known):
+            known.rule, known.op = rule, rule[4]
             return known
         if known is not None:
             raise MisconfigurationException(
@@ -320,7 +323,7 @@ class LogStore:
     def state(self, names: dict[int, str]) -> dict[str, Any]:
         """What the open epoch has gathered so far, as plain data; `names` are those of torchmetrics objects, by id."""
         tables = [
-            {"per_batch": phase.per_batch, "slots": {n: s.state(names) for n, s in table.items() if not callable(s.op)}}
+            {"per_batch": phase.per_batch, "slots": {n: s.state(names) for n, s in table.items()}}
             for (phase, _), table in self.tables.items()
             if phase.stage == "train"
         ]
@@ -334,7 +337,9 @@ class LogStore:
             for name, held in table["slots"].items():
                 metric = metrics.get(held["metric"])
                 if (metric is None) == (held["metric"] is None):
-                    slot = slot_class(metric, held["rule"][4])(name, tuple(held["rule"]), self)
+                    rule = held["rule"]
+                    op = Known(held["value"]) if "value" in held else rule[4]
+                    slot = slot_class(metric, op)(name, (*rule[:4], op, *rule[5:]), self)
                     slot.load(held, metric)
                     self.slots[name] = slot
         self.enter(None)

@@ -48,6 +48,10 @@ class Pass:
         digest = sha256(bytes(states["torch"].tolist()) + salt.encode()).hexdigest()
         return {"rng": states, "seed": digest, "loader": state_of_all(self.loader)}
 
+    def note_first(self) -> None:
+        """The first batch comes next, and something may have drawn numbers since the iterator was made."""
+        self.begun["first_rng"] = seed.capture()
+
     def state_dict(self) -> dict[str, Any]:
         """Where the pass stands, but for the number of batches that were used."""
         own = self.loader.state_dict() if has_state(self.loader) and not skips(self.loader) else None
@@ -74,13 +78,17 @@ class Pass:
         if skip and skips(loader) and not isinstance(_lists(loader), Lists):
             loader = with_batch_sampler(loader, Lists(_lists(loader), for_workers=False))
         lists = _lists(loader)
-        if not isinstance(lists, Lists):
-            return _behind(_started(loader), loader, skip)
-        by_lists = skips(loader)
-        lists.begin(self.begun["seed"], skip if by_lists else 0)
+        by_lists = isinstance(lists, Lists) and skips(loader)
+        if isinstance(lists, Lists):
+            lists.begin(self.begun["seed"], skip if by_lists else 0)
         iterator = _started(loader)
-        lists.catch_up()
-        return iterator if by_lists else _behind(iterator, loader, skip)
+        if skip and "first_rng" in self.begun:
+            seed.restore(self.begun["first_rng"])
+        if by_lists:
+            lists.catch_up()
+        else:
+            _skip(iterator, loader, skip)
+        return iterator
 
 
 def _started(loader: Any) -> Iterator[Any]:
@@ -94,7 +102,7 @@ def _started(loader: Any) -> Iterator[Any]:
         loader.generator = own
 
 
-def _behind(iterator: Iterator[Any], loader: Any, skip: int) -> Iterator[Any]:
+def _skip(iterator: Iterator[Any], loader: Any, skip: int) -> None:
     if skip:
         rank_zero_warn(
             f"To go on where the run stood, the first {skip} batches of {type(loader).__name__} are loaded once more "
@@ -103,7 +111,6 @@ def _behind(iterator: Iterator[Any], loader: Any, skip: int) -> Iterator[Any]:
         )
     for _ in range(skip):
         next(iterator, None)
-    return iterator
 
 
 # ---- kinds of loaders
@@ -252,9 +259,7 @@ def changes(part: Any) -> dict[str, Any] | None:
         return {"rng": {} if part.generator is None else {"generator": _packed(part.generator)}, "counters": {}}
     if has_state(part):
         return {"own": part.state_dict()}
-    first: dict[str, Any] = {}
-    with suppress(TypeError):
-        first = _first_counters.get(part, first)
+    first = _first(part)
     moved = {name: value for name, value in _counters(part).items() if name in first and first[name] != value}
     generators = {name: _packed(value) for name, value in getattr(part, "__dict__", {}).items()}
     return {"rng": {name: state for name, state in generators.items() if state is not None}, "counters": moved}
@@ -270,8 +275,16 @@ def put_back(part: Any, state: dict[str, Any] | None) -> None:
     for name, packed in state["rng"].items():
         if name in part.__dict__:
             _unpack(part.__dict__[name], packed)
-    for name, value in state["counters"].items():
-        setattr(part, name, value)
+    for name, value in {**_first(part), **state["counters"]}.items():
+        if part.__dict__.get(name) != value:
+            setattr(part, name, value)
+
+
+def _first(part: Any) -> dict[str, Any]:
+    try:
+        return _first_counters.get(part, {})
+    except TypeError:
+        return {}
 
 
 def _counters(part: Any) -> dict[str, Any]:

@@ -121,10 +121,24 @@ class FoldSlot(Slot):
         return self.total
 
 
+class Known:
+    """Stands in a restored slot for a function that the file cannot hold, until self.log brings it again."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, values: Any) -> Any:
+        return self.value
+
+
 class CallableSlot(Slot):
     """reduce_fx as a function of the stacked values of the epoch."""
 
     __slots__ = ()
+
+    def state(self, names: dict[int, str]) -> dict[str, Any]:
+        rule = [*self.rule[:4], None, *self.rule[5:]]
+        return {**super().state(names), "rule": rule, "value": self.epoch_value()}
 
     def keep(self, value: Any, size: int | None) -> None:
         if self.total is None:

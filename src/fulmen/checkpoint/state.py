@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -102,7 +104,7 @@ def metric_states(trainer: Trainer) -> dict[str, Any]:
     return {
         name: {"count": metric._update_count, "values": map_tensors(Tensor.clone, _held(metric))}
         for name, metric in _metrics(trainer.lightning_module).items()
-        if id(metric) not in again
+        if id(metric) not in again and (metric._update_count or len(_held(metric)) > len(metric.metric_state))
     }
 
 
@@ -196,7 +198,8 @@ def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
         )
     metrics = _metrics(trainer.lightning_module)
     if "logs" in state:
-        trainer.logs.load(state["logs"], metrics)
+        trainer.logs.load(deepcopy(state["logs"]), metrics)
+        loop.logs_again = partial(trainer.logs.load, state["logs"], metrics)
     for name, values in state.get("metrics", {}).items():
         if name in metrics:
             _load_metric(metrics[name], values)

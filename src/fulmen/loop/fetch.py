@@ -44,9 +44,12 @@ class Fetch:
 
     def resume(self, state: dict[str, Any], skip: int) -> None:
         """Make the iterator that goes on behind the `skip` batches that were used before."""
-        self.count, self.is_last = skip, skip >= self.total
+        self.count, self.is_last = skip, skip >= self.total or state.get("is_last", False)
         iterator = self._iterator = self.place.resume(state["place"], skip)
-        if self.sized or self.is_last:
+        if self.sized:
+            return
+        if self.is_last:  # an iterator that was asked once more has begun anew
+            self._iterator = iter(())
             return
         if state.get("ahead_rng") is not None:  # the next batch was made before the last step drew its numbers
             seed.restore(state["ahead_rng"])
@@ -57,14 +60,17 @@ class Fetch:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass stands behind the batches that were used."""
-        if self.ahead is None:
-            return {"place": self.place.state_dict(), "ahead_rng": None}
+        if self.ahead is None or self.is_last:
+            is_last = self.ahead is not None
+            return {"place": self.place.state_dict(), "ahead_rng": None, "is_last": is_last}
         place, states, _ = self.ahead
         return {"place": place, "ahead_rng": seed.plain(states)}
 
     def loader_state(self) -> Any:
         """The loader's own state as consumed by the loop, None where it has none."""
         if not hasattr(self.loader, "state_dict"):
+            return None
+        if skips(self.loader) and self.loader._iterator is None:  # a copy of it runs; asking it would start it
             return None
         return self.loader.state_dict() if self.ahead is None else self.ahead[2]
 

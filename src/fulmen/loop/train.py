@@ -64,6 +64,7 @@ class TrainLoop:
         self.is_open = False  # whether the epoch's iterator is made
         self.row_at = 0  # progress.stepped when the last row was written
         self.resume: dict[str, Any] | None = None  # what a checkpoint held, until the loop stands where it was taken
+        self.logs_again: Callable[[], None] | None = None  # puts back what that checkpoint held of logged values
         self.before: dict[str, Any] | None = None  # while validation runs: what it moves until it is over
         self.metrics_before: dict[str, Any] = {}
         self.loggers_before: list[dict[str, Any]] | None = None
@@ -237,6 +238,8 @@ class TrainLoop:
         self.logs.enter(TRAIN_EPOCH)
         for hook in self.hooks.on_train_epoch_start:
             hook()
+        if resume is not None and self.logs_again is not None:
+            self.logs_again()  # what these hooks log is in it
         trainer.refresh_hooks()
         self.configure_step()
         self.schedule.start_epoch()

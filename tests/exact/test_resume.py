@@ -1,0 +1,64 @@
+"""A run that is killed and started again with the same call ends as one that was not, bit for bit."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from exact.situations import ALL, SITUATIONS, WITH_WORKERS, Killed, difference, fit, remains
+
+
+def killed_at(place: str, number: int) -> Any:
+    def kill(here: str, count: int) -> None:
+        if here == place and count >= number:
+            raise Killed
+
+    return kill
+
+
+def undisturbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, **options: Any) -> dict[str, Any]:
+    folder = tmp_path / "undisturbed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return remains(fit(name, **options))
+
+
+def disturbed(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, kills: Any, **options: Any) -> dict[str, Any]:
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for place, number in kills:
+        try:
+            fit(name, killed_at(place, number), **options)
+        except Killed:
+            continue
+    return remains(fit(name, **options))
+
+
+def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, runs: Any, **options: Any) -> None:
+    warnings.simplefilter("ignore")  # what a situation is warned of is tested elsewhere
+    expected = undisturbed(monkeypatch, tmp_path, name, **options)
+    for number, kills in enumerate(runs):
+        found = disturbed(monkeypatch, tmp_path / f"killed {number}", name, kills, **options)
+        wrong = difference(expected, found)
+        assert not wrong, f"{name}, killed at {kills}:\n{wrong[:3000]}"
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_any_run_goes_on_as_if_it_had_not_been_killed(name, tmp_path, monkeypatch):
+    check(monkeypatch, tmp_path, name, [[("train", 3), ("train", 9)], [("val", 7)]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_WORKERS)
+def test_so_does_one_with_workers(name, tmp_path, monkeypatch):
+    check(monkeypatch, tmp_path, name, [[("train", 3), ("train", 9)], [("val", 7)], [("train", 16)]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("every", [1, 3])
+def test_wherever_it_is_killed(name, every, tmp_path, monkeypatch):
+    runs = [[("train", number)] for number in range(1, 21, 2)] + [[("val", 6)], [("val", 14)], [("train", 20)]]
+    check(monkeypatch, tmp_path, name, runs, every=every)
