@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -183,6 +184,18 @@ def test_what_never_was_is_an_attribute_error_with_the_nearest_name(trainer):
     assert not hasattr(trainer, "anything")
     with pytest.raises(AttributeError, match="'BoringModel' object has no attribute 'layr'"):
         BoringModel().layr  # noqa: B018
+
+
+def test_asking_for_what_is_not_there_looks_for_no_resembling_name(trainer):
+    called = set()
+    sys.setprofile(lambda frame, event, _: called.add(frame.f_code.co_filename))
+    try:
+        found = [hasattr(one, "anything") for one in (trainer, trainer.fit_loop, BoringModel())]
+    finally:
+        sys.setprofile(None)
+
+    assert found == [False] * 3
+    assert not [path for path in called if "difflib" in path]
 
 
 @pytest.mark.filterwarnings("ignore:.* today:UserWarning")

@@ -15,6 +15,17 @@ from fulmen.summary import summarize
 from fulmen.warn import warn_once
 
 
+class NoAttribute(AttributeError):
+    """Its text, with the nearest name, is made when it is read: mostly it is only hasattr() that asks."""
+
+    def __init__(self, kind: str, missing: str, known: list[str]) -> None:
+        super().__init__(kind, missing, known)
+
+    def __str__(self) -> str:
+        kind, missing, known = self.args
+        return f"{kind!r} object has no attribute {missing!r}.{nearest(missing, known)}"
+
+
 def trainer_attribute(trainer: Any, name: str) -> Any:
     """What `trainer.<name>` was; an AttributeError with the nearest name where there was no such thing."""
     if name in LOOPS:
@@ -34,7 +45,7 @@ def loop_attribute(loop: Any, name: str) -> Any:
 
 def _old(owner: Any, name: str, table: dict[str, tuple[str, Callable[[Any], Any]]], spoken: str, kind: str) -> Any:
     if name not in table:
-        raise AttributeError(f"{kind!r} object has no attribute {name!r}.{nearest(name, dir(type(owner)))}")
+        raise NoAttribute(kind, name, dir(type(owner)))
     today, read = table[name]
     try:
         value = read(owner)

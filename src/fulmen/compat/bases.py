@@ -76,16 +76,16 @@ def _idle(function: Method) -> Method:
 
 
 def _adapted(function: Method) -> Method:
-    signature, rows = inspect.signature(function), [row.split() for row in ROWS[function.__name__]]
+    _, *parameters = inspect.signature(function).parameters.values()
+    today, rows = [p.name for p in parameters], [row.split() for row in ROWS[function.__name__]]
+    required = {p.name for p in parameters if p.default is p.empty}
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            signature.bind(self, *args, **kwargs)
-        except TypeError:
+        if len(args) > len(today) or not required <= {*today[: len(args)], *kwargs} <= {*today}:
             row = next((row for row in rows if len(row) >= len(args)), [])
             given = dict(zip(row, args, strict=False)) | {SPELLED.get(name, name): v for name, v in kwargs.items()}
-            args, kwargs = (), {name: value for name, value in given.items() if name in signature.parameters}
-            if "dataloader_idx" in signature.parameters:
+            args, kwargs = (), {name: value for name, value in given.items() if name in today}
+            if "dataloader_idx" in today:
                 kwargs.setdefault("dataloader_idx", 0)
         return function(self, *args, **kwargs)
 

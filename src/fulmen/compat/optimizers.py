@@ -108,6 +108,7 @@ class SeveralOptimizers(More, AutomaticStep):
             self.ways.append((wrapped, wrapped.optimizer, self.direct, self.lean))
         if not self.optimizers:
             super().attach(hooks)
+        self.split_size = getattr(self.module, "truncated_bptt_steps", None)
         self.toggles_with = 2 if accepts(self.module.toggle_optimizer, 2) else 1
         self.untoggles_by_index = positional(self.module.untoggle_optimizer)[:1] == ["optimizer_idx"]
 
@@ -143,10 +144,9 @@ class SeveralOptimizers(More, AutomaticStep):
         return [next(i for i, end in enumerate(self.ends) if place < end)]
 
     def _parts(self, batch: Any) -> Sequence[Any]:
-        size = getattr(self.module, "truncated_bptt_steps", None)
-        if not size:
+        if not self.split_size:
             return [batch]
-        return getattr(self.module, "tbptt_split_batch", split_batch)(batch, size)
+        return getattr(self.module, "tbptt_split_batch", split_batch)(batch, self.split_size)
 
 
 def split_batch(batch: Any, split_size: int) -> list[Any]:
