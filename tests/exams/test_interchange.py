@@ -32,6 +32,7 @@ EXPECTED = {
     "manual": ("alone", "alone"),
     "best": ("alone", "alone"),
     "data": ("alone", "alone"),
+    "half": ("alone", "alone"),
     "bfloat16": ("alone", "alone"),
     "resumable": ("alone", "alone"),
     "double": ("alone", "again"),  # the peer rounds the weights of the file to 32 bits

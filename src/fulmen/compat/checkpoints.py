@@ -95,7 +95,8 @@ def _loader(state: dict[str, Any], batch: int) -> Any:
 
 def _callbacks(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """States by today's keys, or by the class's name where the file says no more."""
-    for key, state in (checkpoint.get("callbacks") or {}).items():
+    states = checkpoint.get("callbacks")
+    for key, state in states.items() if isinstance(states, dict) else ():
         name = key.__qualname__ if isinstance(key, type) else ADDED_TO_KEY.sub("", key)
         yield name, _ranked(state) if name.startswith("ModelCheckpoint") else state
     best = checkpoint.get("checkpoint_callback_best_model_score", checkpoint.get("checkpoint_callback_best"))

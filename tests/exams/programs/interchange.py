@@ -169,6 +169,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any], dict[str, Any], str]] = {
     "best": (Plateau, {}, BEST, "after.ckpt"),
     "data": (Net, {"reload_dataloaders_every_n_epochs": 1}, LAST, "epoch=1.ckpt"),
     "double": (Double, {"precision": "64-true"}, LAST, "epoch=1.ckpt"),
+    "half": (Net, {"precision": "bf16-true"}, LAST, "epoch=1.ckpt"),
     "bfloat16": (Cycle, {"precision": "bf16-mixed"}, LAST, "epoch=1.ckpt"),
     "middle": (Stepped, {}, MIDDLE, "step=8.ckpt"),
     "resumable": (Stepped, {}, MIDDLE, "step=8.ckpt"),
