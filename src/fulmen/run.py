@@ -15,12 +15,8 @@ from fulmen.checkpoint import find, state
 from fulmen.errors import MisconfigurationException, SIGTERMException
 from fulmen.lifecycle import DataHooks
 from fulmen.logs import LogStore
-from fulmen.loop.evaluate import EvaluateLoop
-from fulmen.loop.predict import PredictLoop
 from fulmen.loop.progress import VALIDATION_OVER, Progress
 from fulmen.loop.source import Source
-from fulmen.loop.step import AutomaticStep, ManualStep
-from fulmen.loop.train import TrainLoop
 from fulmen.module import LightningModule
 from fulmen.outcome import hand_back, take_back
 from fulmen.readout import Readout
@@ -30,7 +26,10 @@ from fulmen.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from fulmen.warn import rank_zero_info, warn_once
 from fulmen.watch import Watch
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # loaded when their verb runs: importing the Trainer is quick
+    from fulmen.loop.evaluate import EvaluateLoop
+    from fulmen.loop.predict import PredictLoop
+    from fulmen.loop.train import TrainLoop
     from fulmen.trainer import Trainer
 
 
@@ -195,7 +194,7 @@ class Run(Readout):
         self.progress = Progress()
         self._restore_parts(checkpoint, path)
         self.strategy.setup(module, self.precision_plugin, training=True)
-        self.evaluation = EvaluateLoop(self._trainer, self.sources["val"], "validation")
+        self.evaluation = self._evaluation("val")
         self.evaluation.inside_fit = True
         self._build_loop(module)
         self._begin(module)
@@ -217,8 +216,16 @@ class Run(Readout):
         self._end()
         find.forget_interrupted(self._trainer)
 
+    def _evaluation(self, stage: str) -> EvaluateLoop:
+        from fulmen.loop.evaluate import EvaluateLoop
+
+        return EvaluateLoop(self._trainer, self.sources[stage], "validation" if stage == "val" else "test")
+
     def _build_loop(self, module: LightningModule) -> None:
         """The step, the schedulers and the training loop; configure_optimizers may ask for the trainer's estimates."""
+        from fulmen.loop.step import AutomaticStep, ManualStep
+        from fulmen.loop.train import TrainLoop
+
         assert self.evaluation is not None
         loop = self.train_loop = TrainLoop(self._trainer, self.sources["train"], self.evaluation, self.progress)
         if self._previous is not None:
@@ -341,7 +348,7 @@ class Run(Readout):
         self._restore_parts(checkpoint, path)
         self.strategy.setup(module, self.precision_plugin, training=False)
         self._begin(module)
-        self.evaluation = EvaluateLoop(self._trainer, self.sources[stage], "validation" if stage == "val" else "test")
+        self.evaluation = self._evaluation(stage)
         self.evaluation.load_data()
         results = self.evaluation.run()
         self._end()
@@ -354,6 +361,8 @@ class Run(Readout):
         self._restore_parts(checkpoint, path)
         self.strategy.setup(module, self.precision_plugin, training=False)
         self._begin(module)
+        from fulmen.loop.predict import PredictLoop
+
         self.prediction = PredictLoop(self._trainer, self.sources["predict"], keep)
         predictions = self.prediction.run()
         self._end()
