@@ -7,7 +7,7 @@ from typing import Any
 
 import libcst as cst
 
-from fulmen.tools.migrate.script import Values
+from fulmen.tools.migrate.script import Values, closing
 
 GIVEN = "given_as_"
 """In new code, `given_as_gpus` stands for the value that the argument `gpus` has in the call."""
@@ -32,7 +32,7 @@ def spell(call: cst.Call, new: Mapping[str, Sequence[str]], callbacks: Sequence[
     if not args:
         return call.with_changes(args=[], whitespace_before_args=cst.SimpleWhitespace(""))
     last = call.args[-1]
-    args[-1] = args[-1].with_changes(comma=last.comma, whitespace_after_arg=last.whitespace_after_arg)
+    args[-1] = closing(args[-1], last).with_changes(whitespace_after_arg=last.whitespace_after_arg)
     return call.with_changes(args=args)
 
 

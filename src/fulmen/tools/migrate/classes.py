@@ -8,7 +8,7 @@ from typing import Any
 
 import libcst as cst
 
-from fulmen.tools.migrate.script import Script
+from fulmen.tools.migrate.script import Script, closing
 
 KINDS = ("LightningModule", "LightningDataModule", "Callback")
 
@@ -73,7 +73,7 @@ def is_called(script: Script, name: str) -> bool:
 def without(function: cst.FunctionDef, names: Sequence[str]) -> cst.FunctionDef:
     """The function without some of its parameters."""
     params = [param for param in function.params.params if param.name.value not in names]
-    params[-1] = params[-1].with_changes(comma=function.params.params[-1].comma)
+    params[-1] = closing(params[-1], function.params.params[-1])
     return function.with_deep_changes(function.params, params=params)
 
 

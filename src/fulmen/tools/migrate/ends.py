@@ -123,16 +123,16 @@ class End:
         last = step.body.body[-1]
         last = last.body[-1] if isinstance(last, cst.SimpleStatementLine) else last
         returns = [node.value for node in self.script.all(cst.Return, step.body)]
-        given, kept = ["outputs", "batch", "batch_idx", "dataloader_idx=0"], "outputs"
+        given, kept, there = ["outputs", "batch", "batch_idx", "dataloader_idx=0"], "outputs", "outputs is not None"
         strings = [literal(node) for node in self.script.all(cst.SimpleString, self.function)]
         if self.stage == "train":
-            given.pop()
+            given, there = given[:-1], "outputs"
             if "loss" in strings and b"accumulate_grad_batches" in self.script.tree.bytes:
                 # hooks get the share of it that is differentiated
                 kept = '{**outputs, "loss": outputs["loss"] * self.trainer.accumulate_grad_batches}'
         line = f"self.{self.kept}.append({kept})"
         always = None not in returns and isinstance(last, cst.Return)
-        return self._hook("batch_end", given, line if always else f"if outputs is not None:\n    {line}")
+        return self._hook("batch_end", given, line if always else f"if {there}:\n    {line}")
 
     def _hook(self, when: str, given: list[str], line: str) -> list[Any]:
         """A hook with a line; nothing where the hook is there already and gets the line."""

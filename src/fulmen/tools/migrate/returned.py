@@ -9,7 +9,7 @@ from typing import Any
 import libcst as cst
 
 from fulmen.tools.migrate.classes import owners
-from fulmen.tools.migrate.script import OpenError, Script, Values, literal, statement
+from fulmen.tools.migrate.script import OpenError, Script, Values, literal, statement, without_items
 
 KEYS = ("log", "progress_bar")
 BAR, LOG, BOTH, NEITHER = ", prog_bar=True, logger=False", "", ", prog_bar=True", ", logger=False"
@@ -158,9 +158,8 @@ def _training_step(script: Script, function: cst.FunctionDef, one: Returned) -> 
 
     def make(old: Any) -> list[Any]:
         display: Any = _display(old.value)
-        elements = [display.elements[place] for place in places]
-        elements[-1] = elements[-1].with_changes(comma=display.elements[-1].comma)
-        return [*calls_of(old, lines), old.with_deep_changes(display, elements=elements)]
+        kept = old.deep_replace(display, without_items(display, places))
+        return [*calls_of(old, lines), kept]
 
     script.rewrite(one.made, make)
 

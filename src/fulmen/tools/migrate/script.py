@@ -165,6 +165,33 @@ def _in_one_line(made: list[Any], old: Small) -> Any:
     return cst.FlattenSentinel(made)
 
 
+def closing(kept: Any, last: Any) -> Any:
+    """`kept` as the end of a list that `last` ended: with that one's comma, and its own comment."""
+    own, end = (getattr(one.comma, "whitespace_after", None) for one in (kept, last))
+    return kept.with_changes(
+        comma=last.comma if kept is last else _with_comment(last.comma, "whitespace_after", own, end)
+    )
+
+
+def without_items(display: cst.Dict, places: Sequence[int]) -> cst.Dict:
+    """A dict with some of its items only; the comment behind the last one stays."""
+    kept, last = [display.elements[place] for place in places], display.elements[-1]
+    if kept[-1] is last:
+        return display.with_changes(elements=kept)
+    own = getattr(kept[-1].comma, "whitespace_after", None)
+    end = display.rbrace.whitespace_before
+    kept[-1] = kept[-1].with_changes(comma=last.comma)
+    return display.with_changes(elements=kept, rbrace=_with_comment(display.rbrace, "whitespace_before", own, end))
+
+
+def _with_comment(node: Any, name: str, own: Any, end: Any) -> Any:
+    """A comma or brace with the comment of the line `own` in the white space `end` that is called `name`."""
+    both = isinstance(own, cst.ParenthesizedWhitespace) and isinstance(end, cst.ParenthesizedWhitespace)
+    if not both or own.first_line.comment is None:
+        return node
+    return node.with_changes(**{name: end.with_changes(first_line=own.first_line)})
+
+
 def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     yield node
     for child in node.children:

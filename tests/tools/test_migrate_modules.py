@@ -1,0 +1,468 @@
+"""`fulmen migrate` on modules and callbacks: the rewritten program runs without a word and gives the same values."""
+
+from __future__ import annotations
+
+import sys
+import types
+import warnings
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from tools.test_migrate import after, rewritten
+
+HEAD = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+import fulmen as pl
+
+QUIET = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+             num_sanity_val_steps=0, accelerator="cpu")
+X = torch.arange(16.0).reshape(8, 2)
+
+class Base(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(2, 1)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.001)
+
+    def train_dataloader(self):
+        return DataLoader(X, batch_size=2)
+
+class Validated(Base):
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch).mean()
+
+    def val_dataloader(self):
+        return DataLoader(X, batch_size=4)
+
+    test_dataloader = val_dataloader
+
+def fit(model, epochs=2, **options):
+    trainer = pl.Trainer(max_epochs=epochs, **{**QUIET, **options})
+    trainer.fit(model)
+    return {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()}
+"""
+
+
+def run(text: str, monkeypatch: pytest.MonkeyPatch, quiet: bool) -> Any:
+    """What the program leaves as `result`; the old one may warn."""
+    program = types.ModuleType("program")
+    monkeypatch.setitem(sys.modules, "program", program)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if quiet else "error")
+        warnings.filterwarnings("ignore", ".*returned None: its batch is skipped")
+        exec(compile(text, "program.py", "exec"), vars(program))
+    return vars(program)["result"]
+
+
+def same(text: str, monkeypatch: pytest.MonkeyPatch, said: int = 0) -> str:
+    """Migrate the program; check that it gives what it gave before, and say what is new in it."""
+    before = HEAD + dedent(text)
+    new, notes = after(before)
+    assert len(notes) == said, notes
+    assert run(new, monkeypatch, quiet=False) == run(before, monkeypatch, quiet=True)
+    return "\n".join(line for line in new.splitlines() if line not in before.splitlines())
+
+
+# ---- what steps return
+
+
+@pytest.mark.parametrize(
+    ("returned", "because"),
+    [
+        ('{"loss": x, "log": {name: x}, "progress_bar": {"a": x}}', "more than one part"),
+        ('{"loss": x, "log": self.logs(), "monitored": x}', "more than one part"),
+        ('{"loss": x, **more, "log": {"a": x}}', "plain strings"),
+        ('self.log("a", x) or {"loss": x, "log": {"a": x}}', ""),
+    ],
+)
+def test_returned_values_that_are_not_sure_stay_and_are_told(returned, because):
+    text = f"""\
+    import fulmen as pl
+    class Net(pl.LightningModule):
+        def training_step(self, batch, batch_idx):
+            return {returned}
+    pl.callbacks.EarlyStopping("monitored")
+    """
+    new, notes = after(text)
+
+    assert new == dedent(text)
+    assert [because in note for note in notes] == [True] * bool(because)
+
+
+@pytest.mark.parametrize(
+    ("returned", "lines"),
+    [
+        ('{"loss": loss, "log": {"a": loss}}', ['self.log("a", loss)']),
+        ('{"loss": loss, "log": logs}', ["self.log_dict(logs)"]),
+        ('{"loss": loss, "log": logs, "progress_bar": logs}', ["self.log_dict(logs, prog_bar=True)"]),
+        (
+            '{"loss": loss, "log": logs, "progress_bar": {"p": loss}}',
+            ["self.log_dict(logs)", 'self.log("p", loss, prog_bar=True, logger=False)'],
+        ),
+        (
+            '{"loss": loss, "log": logs, "progress_bar": {"a": loss, "p": loss}}',
+            [
+                'self.log("a", logs["a"], prog_bar=True)',
+                'self.log("b", logs["b"])',
+                'self.log("p", loss, prog_bar=True, logger=False)',
+            ],
+        ),
+    ],
+)
+def test_parts_of_the_dict_go_to_loggers_and_bar_as_they_did(returned, lines, monkeypatch):
+    new = same(
+        f"""
+        class Net(Base):
+            def training_step(self, batch, batch_idx):
+                loss = self.layer(batch).mean()
+                logs = {{"a": loss, "b": 2 * loss}}
+                return {returned}
+
+        model = Net()
+        result = fit(model), sorted(model.trainer.progress_bar_metrics), sorted(model.trainer.logged_metrics)
+        """,
+        monkeypatch,
+    )
+    expected = ['self.log("loss", loss, logger=False)', *lines, 'return {"loss": loss}']
+    assert [line.strip() for line in new.splitlines()] == expected
+
+
+def test_a_loss_that_nothing_asks_for_by_name_is_not_logged():
+    new, _ = after(
+        """
+        import fulmen as pl
+        class Net(pl.LightningModule):
+            def training_step(self, batch, batch_idx):
+                output = dict({
+                    'loss': self(batch),  # the loss
+                    'log': self.logs,
+                })
+                return output
+        """
+    )
+    assert new.endswith(
+        "        self.log_dict(self.logs)\n"
+        "        output = dict({\n"
+        "            'loss': self(batch),  # the loss\n"
+        "        })\n"
+        "        return output\n"
+    )
+
+
+# ---- the ends of epochs
+
+
+def test_the_end_of_validation_takes_outputs_from_a_list(monkeypatch):
+    new = same(
+        """
+        class Net(Validated):
+            def validation_step(self, batch, batch_idx):
+                return {"val_loss": self.layer(batch).mean(), "n": len(batch)}
+
+            # at the end
+            def validation_epoch_end(self, outputs):
+                '''The mean.'''
+                if not outputs:
+                    return {}
+                loss = torch.stack([x["val_loss"] for x in outputs]).mean()
+                return {"mean": loss, "log": {"logged": loss + 1}, "names": ["a"], "n": sum(x["n"] for x in outputs)}
+
+            def test_step(self, batch, batch_idx):
+                return self.validation_step(batch, batch_idx)
+
+            def test_end(self, outputs):
+                result = {"progress_bar": {"count": float(len(outputs))}}
+                return result
+
+        model = Net()
+        result = fit(model), sorted(model.trainer.logged_metrics)
+        result += (model.trainer.test(model, verbose=False), model.trainer.progress_bar_metrics)
+        """,
+        monkeypatch,
+    )
+    assert new == (
+        "    def on_validation_epoch_start(self):\n"
+        "        self.validation_step_outputs = []\n"
+        "    def on_validation_batch_end(self, outputs, batch, batch_idx, dataloader_idx=0):\n"
+        "        self.validation_step_outputs.append(outputs)\n"
+        "    def on_validation_epoch_end(self):\n"
+        "        outputs, self.validation_step_outputs = self.validation_step_outputs, []\n"
+        "            return\n"
+        '        self.log("mean", loss, logger=False)\n'
+        '        self.log("n", sum(x["n"] for x in outputs), logger=False)\n'
+        '        self.log("logged", loss + 1)\n'
+        "    def on_test_epoch_start(self):\n"
+        "        self.test_step_outputs = []\n"
+        "    def on_test_batch_end(self, outputs, batch, batch_idx, dataloader_idx=0):\n"
+        "        self.test_step_outputs.append(outputs)\n"
+        "    def on_test_epoch_end(self):\n"
+        "        outputs, self.test_step_outputs = self.test_step_outputs, []\n"
+        '        self.log("count", float(len(outputs)), prog_bar=True, logger=False)'
+    )
+
+
+def test_the_end_of_training_has_whole_losses_under_accumulation(monkeypatch):
+    new = same(
+        """
+        class Net(Base):
+            def training_step(self, batch, batch_idx):
+                if batch_idx:
+                    return self.layer(batch).mean()
+
+            def training_epoch_end(self, outputs):
+                self.log("mean", torch.stack([x["loss"] for x in outputs]).mean())
+
+            def on_train_epoch_start(self):
+                '''Starts.'''
+                self.started = True
+
+        result = fit(Net(), accumulate_grad_batches=2)
+        """,
+        monkeypatch,
+    )
+    assert 'outputs["loss"] * self.trainer.accumulate_grad_batches' in new
+    assert "if outputs:" in new
+    assert new.startswith("        self.training_step_outputs = []\n")  # in the hook that was there
+
+
+def test_an_end_that_does_not_read_its_outputs_only_changes_its_name(monkeypatch):
+    new = same(
+        """
+        class Net(Base):
+            def training_step(self, batch, batch_idx):
+                return self.layer(batch).mean()
+
+            def training_epoch_end(self, outs) -> None:
+                self.log("one", 1.0)
+
+        result = fit(Net())
+        """,
+        monkeypatch,
+    )
+    assert new == "    def on_train_epoch_end(self):"
+
+
+@pytest.mark.parametrize(
+    ("step", "end", "because"),
+    [
+        ("def validation_step(self, batch, batch_idx, dataloader_idx): return 1", "print(outputs)", "several loaders"),
+        ("def validation_step(self, batch, batch_idx): return 1", "return self.mean(outputs)", "written out"),
+        ("def validation_step(self, batch, batch_idx): return 1", "self.log('a', 1); return {'a': 1}", "self.log"),
+        ("def on_validation_epoch_end(self): pass", "pass", "on_validation_epoch_end"),
+        ("def test_end(self, outputs): return self.validation_epoch_end(outputs)", "pass", "called by other code"),
+        ("pass", "print(outputs)", "not in the file"),
+    ],
+)
+def test_an_end_that_is_not_sure_stays_and_is_told(step, end, because):
+    text = f"""\
+    import fulmen as pl
+
+
+    class Net(pl.LightningModule):
+        {step}
+
+        def validation_epoch_end(self, outputs):
+            {end}
+    """
+    new, notes = after(text)
+
+    assert new == dedent(text)
+    assert any("Net.validation_epoch_end is left" in note and because in note for note in notes)
+
+
+def test_checkpoints_watch_the_validation_loss_that_was_returned(monkeypatch):
+    new = same(
+        """
+        from fulmen.callbacks import ModelCheckpoint
+
+        class Net(Validated):
+            def validation_step(self, batch, batch_idx):
+                return 0
+
+            def validation_end(self, outputs):
+                return {"val_loss": float(self.current_epoch)}
+
+        checkpoint = ModelCheckpoint("saved", filename="{epoch}")
+        fit(Net(), enable_checkpointing=True, callbacks=[checkpoint])
+        result = float(checkpoint.best_model_score)
+        """,
+        monkeypatch,
+    )
+    assert 'ModelCheckpoint("saved", filename="{epoch}", monitor="val_loss")' in new
+
+
+# ---- optimizers
+
+
+GAN = """
+class Gan(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 1)
+
+    def training_step(self, batch, batch_idx, optimizer_idx):
+        loss = self.b(self.a(batch)).mean() * (1 if optimizer_idx == 0 else -1)
+        self.log("seen", loss)
+        RETURN
+
+    def configure_optimizers(self):
+        opt_a = torch.optim.Adam(self.a.parameters(), lr=0.1)
+        return [opt_a, torch.optim.SGD(self.b.parameters(), lr=0.01)]MORE
+
+    def train_dataloader(self):
+        return DataLoader(X, batch_size=2)
+
+model = Gan()
+result = fit(model), [p.tolist() for p in model.parameters()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("returned", "more"), [("return loss", ""), ("return {'loss': loss, 'log': {'x': loss}}", ", []")]
+)
+def test_several_optimizers_become_manual_optimization(returned, more, monkeypatch):
+    new = same(GAN.replace("RETURN", returned).replace("MORE", more), monkeypatch, said=1)
+
+    assert "        self.automatic_optimization = False\n" in new
+    assert "self.manual_backward(loss)" in new
+
+
+@pytest.mark.parametrize(
+    "change", ["    def optimizer_step(self, *args): pass\n", "    gradient_clip = dict(max_steps=3)\n"]
+)
+def test_other_hooks_and_arguments_of_the_optimization_leave_it_as_it_is(change):
+    text = HEAD + GAN.replace("RETURN", "return loss").replace("MORE", "").replace("\nmodel =", f"\n{change}\nmodel =")
+
+    new, notes = after(text)
+
+    assert new == text
+    assert any("optimizer_idx and is left" in note for note in notes)
+
+
+def test_a_plateau_scheduler_says_what_it_watches():
+    new, notes = after(
+        """
+        import fulmen as pl
+        class Net(pl.LightningModule):
+            def configure_optimizers(self):
+                plateau = lr_scheduler.ReduceLROnPlateau(optimizer)
+                return [optimizer], [plateau, lr_scheduler.StepLR(optimizer, 2)]
+        """
+    )
+    assert 'return [optimizer], [{"scheduler": plateau, "monitor": "val_loss"}, lr_scheduler.StepLR' in new
+    assert notes == []
+
+
+# ---- hooks and what modules call on themselves
+
+
+def test_older_names_and_arguments_of_hooks_become_todays():
+    rewritten(
+        """
+        from fulmen import Callback, LightningModule
+
+        class Net(LightningModule):
+            def __init__(self, hparams):
+                super().__init__()
+                self.hparams = hparams  # all
+
+            def tng_dataloader(self): return 1
+
+            def on_epoch_end(self): pass
+
+            def on_batch_start(self, batch):
+                pass
+
+            def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_idx, optimizer_closure, on_tpu=False):
+                self.manual_backward(loss, optimizer)
+                optimizer.step(closure=optimizer_closure)
+
+        class Told(Callback):
+            def on_batch_end(self, trainer, pl_module):
+                pass
+
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx):
+                print(dataloader_idx)
+
+            def on_train_epoch_end(self, trainer, pl_module, outputs):
+                pass
+        """,
+        """
+        from fulmen import Callback, LightningModule
+
+        class Net(LightningModule):
+            def __init__(self, hparams):
+                super().__init__()
+                self.save_hyperparameters(hparams)  # all
+
+            def train_dataloader(self): return 1
+
+            def on_train_epoch_end(self): pass
+
+            def on_train_batch_start(self, batch, batch_idx):
+                pass
+
+            def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure, on_tpu=False):
+                self.manual_backward(loss)
+                optimizer.step(closure=optimizer_closure)
+
+        class Told(Callback):
+            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+                pass
+
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+                print(dataloader_idx)
+
+            def on_train_epoch_end(self, trainer, pl_module):
+                pass
+        """,
+    )
+
+
+def test_decorators_of_loaders_go():
+    rewritten(
+        """
+        import pytorch_lightning as pl
+        from pytorch_lightning import data_loader
+
+        class Net(pl.LightningModule):
+            @pl.data_loader
+            def train_dataloader(self):
+                return 1
+
+            @data_loader
+            def val_dataloader(self):
+                return 2
+        """,
+        """
+        import fulmen as pl
+
+        class Net(pl.LightningModule):
+            def train_dataloader(self):
+                return 1
+
+            def val_dataloader(self):
+                return 2
+        """,
+    )
+
+
+def test_what_only_an_old_base_class_has_keeps_its_import():
+    new, notes = after(
+        """
+        from pytorch_lightning import LightningModule, Trainer
+
+        class Net(LightningModule):
+            def on_epoch_end(self):
+                super().on_epoch_end()
+        """
+    )
+    assert new.splitlines()[1:3] == ["from fulmen import Trainer", "from pytorch_lightning import LightningModule"]
+    assert len(notes) == 2
