@@ -60,7 +60,7 @@ class Options:
     default_root_dir: Any = None
     enable_autolog_hparams: bool = True
     model_registry: str | None = None
-    nonfinite: str = "stop"
+    nonfinite: str | None = None
     resume: str | None = None
     async_save: bool = False
     compile: Any = None
@@ -193,9 +193,12 @@ def _check_choices(options: Options) -> None:
         raise MisconfigurationException(
             f"gradient_clip_algorithm={algorithm!r} is not valid: allowed are 'norm' and 'value'."
         )
-    if options.nonfinite not in ("stop", "warn", "skip"):
-        hint = nearest(options.nonfinite, ("stop", "warn", "skip"))
-        raise MisconfigurationException(f"nonfinite={options.nonfinite!r} must be 'stop', 'warn' or 'skip'.{hint}")
+    if options.nonfinite not in (None, "warn", "stop", "skip", "rewind"):
+        hint = nearest(options.nonfinite, ("warn", "stop", "skip", "rewind"))
+        raise MisconfigurationException(
+            f"nonfinite={options.nonfinite!r} must be 'warn', 'stop', 'skip' or 'rewind'; without it a run stops too, "
+            f"but no step waits for a look at its gradients.{hint}"
+        )
     _check_compile(options.compile)
     if options.resume not in (None, "auto"):
         raise MisconfigurationException(

@@ -31,7 +31,7 @@ def take_back(trainer: Trainer, outcome: dict[str, Any]) -> None:
     for callback, state in zip(trainer.callbacks, outcome["callbacks"], strict=False):
         if state:
             if getattr(callback, "dirpath", "") is None:
-                callback.dirpath = state.get("dirpath")
+                callback.dirpath = state.get("dirpath")  # type: ignore[attr-defined]
             callback.load_state_dict(state)
     trainer.logs.callback, trainer.logs.logged, trainer.logs.bar = outcome["logged"]
     trainer.progress = Progress(**outcome["progress"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -15,6 +16,7 @@ from fulmen.checkpoint import find, state
 from fulmen.errors import MisconfigurationException, SIGTERMException
 from fulmen.lifecycle import DataHooks
 from fulmen.logs import LogStore
+from fulmen.loop.guard import is_anomaly, located
 from fulmen.loop.progress import VALIDATION_OVER, Progress
 from fulmen.loop.source import Source
 from fulmen.module import LightningModule
@@ -210,7 +212,12 @@ class Run(Readout):
             self._sanity_check()
             assert self.train_loop is not None
             torch.set_grad_enabled(True)
-            self.train_loop.run()
+            try:
+                self.train_loop.run()
+            except RuntimeError as error:
+                if is_anomaly(error):
+                    raise located(error, self._place()) from error
+                raise
         for hook in self.hooks.on_fit_end:
             hook()
         self._end()
@@ -239,7 +246,7 @@ class Run(Readout):
 
             kind = step_for(kind, module, len(self._optimizers), frequencies)
         self.step = kind(module, self._optimizers, self.strategy, self.precision_plugin, self.progress)
-        self.step.nonfinite = self.options.nonfinite
+        self.step.watch(self.options.nonfinite, partial(_rewind, self._trainer, time.time()))
         self.step.attach(self.hooks)
         own = self.hooks.lr_scheduler_step
         configs = self._scheduler_configs if module.automatic_optimization else []
@@ -428,6 +435,12 @@ class Run(Readout):
         if checkpoint is not None:
             state.restore_module(self._trainer, checkpoint, path)
             state.restore_callbacks(self._trainer, checkpoint)
+
+
+def _rewind(trainer: Trainer, since: float) -> str:
+    from fulmen.loop.rewind import rewind
+
+    return rewind(trainer, since)
 
 
 def _silent(*args: Any, **kwargs: Any) -> None:

@@ -92,7 +92,7 @@ class Trainer(Run):
         default_root_dir: Any = None,
         enable_autolog_hparams: bool = True,
         model_registry: str | None = None,
-        nonfinite: str = "stop",
+        nonfinite: str | None = None,
         resume: str | None = None,
         async_save: bool = False,
         compile: bool | dict[str, Any] | None = None,

@@ -18,7 +18,7 @@ LAYERS = [
     {"compat"},
     {"demos", "trainer"},
     {"run"},
-    {"readout", "parts", "verify", "compiled"},
+    {"readout", "parts", "verify", "compiled", "outcome"},
     {"loop", "callbacks", "loggers"},
     {"module", "datamodule"},
     {"options", "hooks", "optim", "logs", "slots", "data", "batched", "combined", "position", "loaders", "checkpoint"}

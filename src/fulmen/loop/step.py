@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fulmen.errors import MisconfigurationException, NonFiniteError
+from fulmen.errors import MisconfigurationException
 from fulmen.hooks import HookTable, check_step, reported
-from fulmen.loop.guard import bad_gradient
+from fulmen.loop.guard import Guard
 from fulmen.optim import LightningOptimizer, repeats_closure
 from fulmen.tree import detach
 from fulmen.values import on_host
@@ -43,9 +43,20 @@ class Step:
         self.takes = check_step(module, "training_step")
         self.special = self._special()
         self.listens = False  # whether any hook wants to see the step's output
+        self.batch: Any = None
+        self.batch_idx = 0
         self.is_last = False
+        self.suspect = False  # whether gradients are looked at before the next optimizer step
         self.accumulate = 1
         self.stepping = True
+
+    def watch(self, mode: str | None, rewind: Callable[[], str]) -> None:
+        """What to do about NaN and infinity."""
+        self.guard = Guard(self, mode, rewind)
+        self.suspect = self.guard.every_step and not self.precision.scales
+
+    def where(self) -> str:
+        return f"epoch {self.progress.epoch}, batch {self.batch_idx}, global step {self.progress.steps}"
 
     def configure(self, accumulate: int, clip_val: Any, clip_algorithm: str | None) -> None:
         """What may change from epoch to epoch."""
@@ -117,12 +128,8 @@ class AutomaticStep(Step):
         self.wrapped: Any = self.optimizers[0] if optimizers else None  # the same as steps and hooks see it
         self.clip: tuple[Any, str | None] | None = None
         self.first = True
-        self.batch: Any = None
-        self.batch_idx = 0
         self.output: Any = None
         self.checked = False
-        self.suspect = False  # the loss of this window was not finite
-        self.nonfinite = "stop"
 
     def attach(self, hooks: HookTable) -> None:
         super().attach(hooks)
@@ -185,7 +192,9 @@ class AutomaticStep(Step):
             self.output = {}
             self.strategy.skip_backward()
             return None
-        if loss.is_cpu and not isfinite(on_host(loss)):  # nothing waits for a CPU tensor
+        if not loss.is_cpu:
+            self.guard.hold(loss.detach())
+        elif loss.is_cpu and not isfinite(on_host(loss)):  # nothing waits for a CPU tensor
             self.suspect = True
         if self.accumulate > 1:
             loss = loss / self.accumulate
@@ -236,12 +245,14 @@ class AutomaticStep(Step):
             loss = closure()
             self._before(optimizer)
             if self.suspect:
-                self._skips()
+                self.guard.leaves_out()
             return loss
 
         return optimizer.step(closure=evaluate, **kwargs)
 
     def _before(self, optimizer: Optimizer) -> None:
+        if self.suspect:
+            self.guard.before()
         for hook in self.before_step:
             hook(optimizer)
         if self.clip is not None:
@@ -252,28 +263,9 @@ class AutomaticStep(Step):
         if self.precision.scales:
             self.precision.unscale(optimizer)
         self._before(optimizer)
-        if self.suspect and not self.precision.scales and self._skips():
+        if self.suspect and not self.precision.scales and self.guard.leaves_out():
             return
         self.precision.step(optimizer) if self.precision.scales else optimizer.step(**kwargs)
-
-    def _skips(self) -> bool:
-        """The loss was NaN or infinite, the hooks had their say: leave out the step, or stop before it."""
-        self.suspect = False
-        name = bad_gradient(self.module)
-        if name is None:
-            warn_once("A loss was NaN or infinite, but its gradients are finite: training goes on.")
-            return False
-        where = f"epoch {self.progress.epoch}, batch {self.batch_idx}, global step {self.progress.steps}"
-        message = f"The loss of {where} is NaN or infinite, and so is the gradient of {name}"
-        if self.nonfinite == "stop":
-            raise NonFiniteError(
-                f"{message}. Training stopped before the weights were touched; Trainer(nonfinite='skip') leaves such "
-                "steps out, nonfinite='warn' goes on."
-            )
-        warn_once(f"{message}; {'such steps are left out' if self.nonfinite == 'skip' else 'training goes on'}.")
-        if self.nonfinite == "skip":
-            self.optimizer.zero_grad()
-        return self.nonfinite == "skip"
 
     def clip_gradients(self, optimizer: Optimizer) -> None:
         assert self.clip is not None
@@ -331,6 +323,7 @@ class ManualStep(Step):
                 )
 
     def run(self, batch: Any, batch_idx: int) -> Any:
+        self.batch, self.batch_idx = batch, batch_idx
         output = self.forward(batch, batch_idx)
         self.progress.stepped += 1
         if not self.listens:
@@ -338,6 +331,13 @@ class ManualStep(Step):
         if isinstance(output, dict):
             return detach(output)
         return {"loss": output.detach()} if isinstance(output, Tensor) else {}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if not loss.is_cpu:
+            self.guard.hold(loss.detach().mean())
+        elif loss.is_cpu and loss.numel() == 1 and not isfinite(on_host(loss)):
+            self.suspect = True
+        super().backward(loss, *args, **kwargs)
 
     def run_optimizer(self, wrapped: LightningOptimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:
         optimizer = wrapped.optimizer
@@ -347,8 +347,10 @@ class ManualStep(Step):
             self._hooks(optimizer)
             self.precision.step(optimizer)
         elif closure is None:
+            if self.suspect:
+                self.guard.before()
             self._hooks(optimizer)
-            loss = optimizer.step(**kwargs)
+            loss = None if self.suspect and self.guard.leaves_out() else optimizer.step(**kwargs)
         else:
 
             def evaluate() -> Any:

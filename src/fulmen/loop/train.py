@@ -367,6 +367,7 @@ class TrainLoop:
     def end_epoch(self) -> None:
         """The hooks of the epoch's end, its values and their row; checkpoints last."""
         trainer, progress, logs = self.trainer, self.progress, self.logs
+        self.step.guard.settle()
         logs.finish("train")
         logs.enter(TRAIN_EPOCH)
         progress.point = VALIDATED  # what is saved from here on has only this end of the epoch before it
