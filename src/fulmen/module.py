@@ -182,6 +182,8 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
         found = getattr(type(self), name, None)
         if isinstance(found, property) and found.fget is not None:
             return found.fget(self)  # it raised AttributeError: again, so that its own message is seen
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}.")
         from fulmen.compat.attributes import module_attribute
 
         return module_attribute(self, name)
