@@ -70,7 +70,8 @@ class Fetch:
         """The loader's own state as consumed by the loop, None where it has none."""
         if not hasattr(self.loader, "state_dict"):
             return None
-        if skips(self.loader) and self.loader._iterator is None:  # a copy of it runs; asking it would start it
+        torchdatas = getattr(self.loader.state_dict, "__module__", "").startswith("torchdata.")
+        if torchdatas and skips(self.loader) and self.loader._iterator is None:  # a copy runs; asking would start this
             return None
         return self.loader.state_dict() if self.ahead is None else self.ahead[2]
 
