@@ -108,7 +108,7 @@ class ModelCheckpoint(Keeping):
         self._is_async, self._pending = bool(self.async_save), None
         self._checked_s, self._begun_at, self._look_at = 0.0, 0, 0
         self._run: str | None = None  # goes into every file, to know those of this run after a restart
-        self._resumed_at: int | None = None
+        self._resumed_at: tuple[int, ...] | None = None
         self._written: set[str] = set()
 
     def _check(self) -> None:
@@ -202,7 +202,7 @@ class ModelCheckpoint(Keeping):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._run = checkpoint.get("fulmen", {}).get("run")
-        self._resumed_at = checkpoint.get("global_step")
+        self._resumed_at = names.moment(checkpoint)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint.setdefault("fulmen", {}).setdefault("run", self._run)

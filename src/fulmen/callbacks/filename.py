@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen.checkpoint import files, places
 from fulmen.errors import CheckpointError, MisconfigurationException, nearest
+from fulmen.loop.progress import EPOCH_ENDED
 from fulmen.warn import warn_once
 
 if TYPE_CHECKING:
@@ -90,10 +91,18 @@ def is_inside(folder: str, path: str) -> bool:
     return Path(os.path.realpath(os.path.dirname(path))).is_relative_to(os.path.realpath(folder))
 
 
-def is_overtaken(path: str, run: str | None, step: int) -> bool:
-    """Whether `run` wrote this file after `step`, from where it was then resumed: it will come to it again."""
+def is_overtaken(path: str, run: str | None, since: tuple[int, ...]) -> bool:
+    """Whether `run` wrote this file after the moment `since`, at which it was then resumed: it will come there again."""
     try:
         checkpoint = files.read(path, map_location="meta")
     except CheckpointError:
         return False
-    return checkpoint.get("fulmen", {}).get("run") == run and checkpoint.get("global_step", 0) > step
+    return checkpoint.get("fulmen", {}).get("run") == run and moment(checkpoint) > since
+
+
+def moment(checkpoint: dict[str, Any]) -> tuple[int, ...]:
+    """How far the run was that a checkpoint is of: of two, the greater comes later."""
+    ranks = checkpoint.get("fulmen", {}).get("ranks") or [{}]
+    progress = ranks[0].get("loop", {}).get("progress", {})
+    counts = (progress.get(name, 0) for name in ("batches", "validations"))
+    return (checkpoint.get("global_step", 0), *counts, progress.get("point") == EPOCH_ENDED)

@@ -64,7 +64,7 @@ class Keeping(Checkpoint):
     _worst_score: Tensor
     _enable_version_counter: bool
     _run: str | None
-    _resumed_at: int | None
+    _resumed_at: tuple[int, ...] | None
     _written: set[str]
     _is_async: bool
     _pending: Pending | None
