@@ -228,7 +228,7 @@ def test_the_end_of_training_has_whole_losses_under_accumulation(monkeypatch):
     )
     assert 'outputs["loss"] * self.trainer.accumulate_grad_batches' in new
     assert "if outputs:" in new
-    assert new.startswith("        self.training_step_outputs = []\n")  # in the hook that was there
+    assert new.endswith("\n        self.training_step_outputs = []")  # in the hook that was there
 
 
 def test_an_end_that_does_not_read_its_outputs_only_changes_its_name(monkeypatch):
