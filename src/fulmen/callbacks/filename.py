@@ -92,7 +92,7 @@ def is_inside(folder: str, path: str) -> bool:
 
 
 def is_overtaken(path: str, run: str | None, since: tuple[int, ...]) -> bool:
-    """Whether `run` wrote this file after the moment `since`, at which it was then resumed: it will come there again."""
+    """Whether `run` wrote this file after the moment `since`, where it was resumed: it will come there anew."""
     try:
         checkpoint = files.read(path, map_location="meta")
     except CheckpointError:
