@@ -325,10 +325,10 @@ def _load(file: IO[bytes], name: str, map_location: Any, safe: bool, mmap: bool,
             f"{name!r} was refused: loading {wanted[1]} in it could run code. Only if you trust the file, "
             "pass weights_only=False, or allow just that with torch.serialization.add_safe_globals([...])."
         ) from error
-    except (RuntimeError, EOFError, LookupError, ValueError, AssertionError, TypeError, AttributeError) as error:
-        if not safe and not isinstance(error, RuntimeError | EOFError):
-            raise  # code that the user allowed to run
-        first = str(error).partition("\n")[0]
+    except Exception as error:  # whatever the bytes of a damaged file lead to
+        if isinstance(error, torch.OutOfMemoryError) or not (safe or isinstance(error, RuntimeError | EOFError)):
+            raise  # of a device, or of code that the user allowed to run
+        first = str(error).partition("\n")[0] or type(error).__name__
         raise ForeignCheckpoint(f"{name!r} is not a valid checkpoint, or damaged: {first}") from error
     if not isinstance(checkpoint, dict):
         raise ForeignCheckpoint(f"{name!r} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict.")
