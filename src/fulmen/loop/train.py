@@ -304,7 +304,7 @@ class TrainLoop:
                 logs.sync()
             if self.schedules:
                 self.step_schedulers()
-            done = clock()
+            done = clock() if step.listens else 0.0
             for hook in batch_end:
                 hook(output, batch, idx)
             if step.stepping and progress.stepped % self.row_every == 0:
@@ -316,8 +316,9 @@ class TrainLoop:
             if (progress.batch >= schedule.at or fetch.is_last or self.trainer.should_stop) and schedule.due:
                 self.validate()
             before = clock()
-            account.callbacks += before - done - account.apart
-            account.apart = 0.0
+            if step.listens:
+                account.callbacks += before - done - account.apart
+                account.apart = 0.0
             if self.schedules and step.stepping:
                 self.schedulers.watch("step", progress.stepped)
             if progress.steps >= self.step_limit or (self.trainer.should_stop and self.may_stop()):
