@@ -169,6 +169,12 @@ class TrainLoop:
                 "the logs of steps.",
                 category=PossibleUserWarning,
             )
+        accumulate = self.trainer.accumulate_grad_batches
+        if self.num_batches < accumulate and not (self.trainer.fast_dev_run or self.trainer.overfit_batches):
+            rank_zero_warn(
+                f"accumulate_grad_batches={accumulate} is more than the {self.num_batches} batches of an epoch, and "
+                "accumulation ends with the epoch: each step is one of fewer batches."
+            )
 
     def load_data(self) -> None:
         trainer, source = self.trainer, self.source
