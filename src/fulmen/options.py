@@ -81,6 +81,8 @@ def check(arguments: dict[str, Any]) -> Options:
     _check_callbacks(options)
     if options.barebones:
         options = _barebones(options)
+    if "FULMEN_REPLAY" in os.environ:  # one step of what may have been one of many ranks
+        options = replace(options, devices=1, num_nodes=1, strategy="auto")
     options = _defaults(options)
     return _fast_dev_run(options) if options.fast_dev_run else options
 

@@ -59,6 +59,7 @@ class Run(Readout):
         self.prediction: PredictLoop | None = None
         self.ckpt_path: Any = None
         self.received_sigterm = self.asked = False
+        self.fit_number = 0  # among those of this process
         self.signals = Signals(self._ask_to_stop, slurm.signals(self.strategy))
 
     def _start(self, fn: TrainerFn, module: LightningModule, datamodule: Any) -> None:
@@ -89,9 +90,11 @@ class Run(Readout):
             self._failed(error)
             return error.with_traceback(None)
         except BaseException as error:
+            from fulmen.report import tell
+
             self.state.status = TrainerStatus.INTERRUPTED
-            self._tell_place(error)
             self._failed(error)
+            tell(self._trainer, error)
             raise
         finally:
             self.logs.enter(None)
@@ -130,12 +133,6 @@ class Run(Readout):
         if isinstance(result, BaseException):
             raise result
         return result, hand_back(self._trainer)
-
-    def _tell_place(self, error: BaseException) -> None:
-        """Where in the run it happened, below the error's message."""
-        note = getattr(error, "add_note", None)  # Python 3.11 and later
-        if self.train_loop is not None and self.train_loop.fetch is not None and note is not None:
-            note(f"Trainer.fit was at {self._place()}.")
 
     def _place(self) -> str:
         place = f"epoch {self.current_epoch}, batch {self.progress.batch}, global step {self.global_step}"

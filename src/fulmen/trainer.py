@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from datetime import timedelta
 from functools import partial
@@ -169,6 +170,12 @@ class Trainer(Run):
             "val": Source("val", val_dataloaders, datamodule, module),
         }
         verify.fit(self, module, *self.sources.values())
+        self.fit_number = next(_fits)
+        if (captured := os.environ.get("FULMEN_REPLAY")) is not None:
+            from fulmen.loop.replay import replay
+
+            replay(self, captured)
+            return
         stopped = self._guard(partial(self._fit, ckpt_path, weights_only))
         if stopped is not None:
             raise stopped
@@ -279,6 +286,8 @@ class Trainer(Run):
             bar = self.progress_bar_callback
             print(*args, **kwargs) if bar is None else bar.print(*args, **kwargs)
 
+
+_fits = itertools.count(1)
 
 FIT = ("train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only")
 EVALUATE = ("dataloaders", "ckpt_path", "verbose", "datamodule", "weights_only")

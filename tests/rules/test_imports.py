@@ -18,7 +18,7 @@ LAYERS = [
     {"compat"},
     {"demos", "trainer"},
     {"run"},
-    {"readout", "parts", "verify", "compiled", "outcome"},
+    {"readout", "parts", "verify", "compiled", "outcome", "report"},
     {"loop", "callbacks", "loggers"},
     {"module", "datamodule"},
     {"options", "hooks", "optim", "logs", "slots", "data", "batched", "combined", "position", "loaders", "checkpoint"}

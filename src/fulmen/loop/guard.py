@@ -127,7 +127,7 @@ class Guard:
 
     def _cause(self) -> str:
         step, module = self.step, self.step.module
-        if _bad_data(step.batch):
+        if holds_bad(step.batch):
             return f"the batch itself holds some; the first gradient is that of {self.bad}"
         weight = _first(module.named_parameters())
         if weight is not None:
@@ -149,9 +149,10 @@ def _sent(values: Tensor) -> tuple[Tensor, Any]:
     return there, event
 
 
-def _bad_data(batch: Any) -> bool:
+def holds_bad(data: Any) -> bool:
+    """Whether any tensor within is not finite."""
     found: list[Tensor] = []
-    tree.map_tensors(lambda tensor: found.append(tensor) or tensor, batch)
+    tree.map_tensors(lambda tensor: found.append(tensor) or tensor, data)
     return not _all_finite([tensor for tensor in found if tensor.is_floating_point() and tensor.numel()])
 
 
@@ -160,7 +161,7 @@ def first_bad_output(step: Step) -> str | None:
     found: list[str] = []
 
     def look(name: str, module: nn.Module, output: Any) -> None:
-        if not found and module is not step.module and _bad_data(output):
+        if not found and module is not step.module and holds_bad(output):
             found.append(f"{name} ({type(module).__name__})")
 
     with observed(step.module, look), isolate_rng(), torch.no_grad():

@@ -46,6 +46,17 @@ def parser() -> Parser:
     )
     migrate.set_defaults(call=migrate_files)
 
+    replay = commands.add_parser(
+        "replay",
+        help="run just the step that failed",
+        description="Starts the program of a captured step (failed_step.replay, beside the checkpoints) once more, "
+        "and runs only that step in its first fit, with torch's search for anomalies.",
+    )
+    replay.add_argument("file", metavar="FILE")
+    replay.add_argument("program", metavar="SCRIPT", nargs=argparse.REMAINDER, help="in place of the one in the file")
+    replay.add_argument("--trust", action="store_true", help="a batch of objects may run code while it is loaded")
+    replay.set_defaults(call=run_replay)
+
     checkpoint = commands.add_parser("checkpoint", help="look into checkpoint files")
     deeds = checkpoint.add_subparsers(metavar="show|verify|diff", required=True)
     for name, call, count, meaning in (
@@ -63,6 +74,12 @@ def run_demo(arguments: argparse.Namespace) -> int:
     from fulmen.tools import demo
 
     return demo.main()
+
+
+def run_replay(arguments: argparse.Namespace) -> int:
+    from fulmen.tools import replay
+
+    return replay.main(arguments.file, arguments.program, arguments.trust)
 
 
 def migrate_files(arguments: argparse.Namespace) -> int:
