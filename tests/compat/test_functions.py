@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import torch
+from small import Net, make_trainer, numbers
 from torch import nn
 
 import fulmen as L
-from fulmen.compat import functions
+from fulmen.compat import functions, install
 from fulmen.compat.loggers import LoggerCollection, TestTubeLogger
 from fulmen.demos import BoringModel
 from fulmen.loggers import CSVLogger
@@ -82,3 +83,57 @@ def test_the_logger_of_test_tube_writes_tensorboard_files(tmp_path):
     silent = TestTubeLogger(str(tmp_path), name="debug", debug=True)
     silent.log_metrics({"loss": 1.0}, step=0)
     assert not (tmp_path / "debug").exists()
+
+
+def test_a_logger_written_for_the_old_base_class_gets_everything():
+    install()
+    from pytorch_lightning.loggers import LightningLoggerBase
+    from pytorch_lightning.loggers.base import rank_zero_experiment
+    from pytorch_lightning.utilities import rank_zero_only
+
+    class Rows(LightningLoggerBase):
+        def __init__(self):
+            super().__init__()
+            self.rows, self.params, self.status = [], None, None
+
+        @property
+        @rank_zero_experiment
+        def experiment(self):
+            return self.rows
+
+        @property
+        def name(self):
+            return "rows"
+
+        @property
+        def version(self):
+            return 0
+
+        @rank_zero_only
+        def log_hyperparams(self, params):
+            self.params = dict(params)
+
+        @rank_zero_only
+        def log_metrics(self, metrics, step):
+            self.experiment.append((step, metrics["loss"]))
+
+        @rank_zero_only
+        def finalize(self, status):
+            super().finalize(status)
+            self.status = status
+
+    class Logged(Net):
+        def __init__(self, lr=0.0, width=3):
+            super().__init__(lr)
+            self.save_hyperparameters()
+
+        def training_step(self, batch, batch_idx):
+            loss = self(batch).mean()
+            self.log("loss", loss)
+            return loss
+
+    logger = Rows()
+    make_trainer(logger=logger, log_every_n_steps=1).fit(Logged(), numbers(2))
+
+    assert logger.rows == [(0, 0.0), (1, 2.0)]
+    assert (logger.params, logger.status) == ({"lr": 0.0, "width": 3}, "success")

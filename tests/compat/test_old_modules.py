@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 import warnings
 from argparse import Namespace
 
@@ -151,6 +149,56 @@ def test_a_half_migrated_module_logs_with_both():
     assert trainer.callback_metrics["loss"].item() == 3.0
 
 
+class Mixed(Validated):
+    """Written by many hands over the years."""
+
+    def __init__(self, hparams):
+        super().__init__(lr=hparams.lr)
+        self.hparams = hparams  # 0.7
+        self.seen = []
+
+    def on_epoch_start(self):  # 0.7
+        self.seen.append("epoch_start")
+
+    def on_train_epoch_start(self):  # 2.x
+        self.seen.append("train_epoch_start")
+
+    def training_step(self, batch, batch_nb, optimizer_idx=0):  # 1.x, with a name of 0.5
+        loss = self(batch).mean()
+        self.log("loss", loss, reduce_fx=torch.mean)  # 1.0
+        return {"loss": loss, "log": {"old": loss}}  # 0.7
+
+    def training_epoch_end(self, outputs):  # 1.x
+        self.seen.append(len(outputs))
+
+    def on_train_epoch_end(self):  # 2.x
+        self.seen.append("train_epoch_end")
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_idx, optimizer_closure, **kwargs):  # 1.5
+        optimizer.step(closure=optimizer_closure)
+
+    def on_before_optimizer_step(self, optimizer):  # 2.x
+        self.seen.append("step")
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):  # 2.x
+        return {"val_loss": self(batch).mean()}
+
+    def on_validation_epoch_end(self):  # 2.x
+        self.log("today", 1.0)
+
+    def validation_end(self, outputs):  # 0.7
+        return {"val_loss": torch.stack([one["val_loss"] for one in outputs]).mean()}
+
+
+def test_a_module_may_mix_the_spellings_of_all_eras():
+    module = Mixed(Namespace(lr=0.25))
+    trainer = fit(module, 2, callbacks=[EarlyStopping("val_loss", mode="min")])
+
+    assert module.seen == ["epoch_start", "train_epoch_start", "step", "step", 2, "train_epoch_end"]
+    assert {"loss", "old", "today", "val_loss"} <= set(trainer.callback_metrics)
+    assert module.layer.bias.tolist() == [-0.5]
+
+
 def test_the_sanity_check_calls_the_epoch_end_and_leaves_no_trace():
     class Sane(Dicts):
         calls = 0
@@ -258,92 +306,6 @@ def test_self_log_works_in_a_training_epoch_end():
             self.log("last", outputs[-1]["loss"])
 
     assert fit(Logged()).callback_metrics["last"].item() == 6.0
-
-
-# ---- *_step_end
-
-
-class Stepped(Validated):
-    def training_step_end(self, output):
-        return {"loss": output["loss"] * 10}
-
-    def training_step(self, batch, batch_idx):
-        return {"loss": self(batch).mean()}
-
-    def validation_step_end(self, output):
-        self.log("val", output + 1)
-        return output + 1
-
-    def test_step_end(self, output):
-        self.log("test", output + 2)
-
-    def validation_epoch_end(self, outputs):
-        return {"sum": sum(outputs)}
-
-
-def test_step_ends_get_and_change_the_output_of_their_step():
-    class Seen(Callback):
-        losses = ()
-
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            self.losses = (*self.losses, outputs["loss"].item())
-
-    seen = Seen()
-    trainer = fit(Stepped(), callbacks=[seen])
-    results = trainer.test(trainer.lightning_module, numbers(3), verbose=False)
-
-    assert seen.losses == (0.0, 20.0, 40.0, 60.0)
-    assert results == [{"test": 4.0}]
-
-
-def test_a_step_ends_return_is_what_the_epoch_end_gets():
-    trainer = fit(Stepped())
-
-    assert trainer.callback_metrics["sum"].item() == 9.0
-    assert trainer.callback_metrics["val"].item() == 3.0
-
-
-def test_training_end_is_the_oldest_name_of_training_step_end():
-    class Oldest(Net):
-        def training_end(self, output):
-            return {"loss": output, "log": {"both": output}}
-
-    assert fit(Oldest()).callback_metrics["both"].item() == 6.0
-
-
-def test_the_module_is_as_before_behind_a_run():
-    module = Stepped()
-    before = set(module.__dict__)
-    fit(module)
-
-    assert {name for name in set(module.__dict__) - before if "step" in name or "configure" in name} == set()
-
-
-def test_a_copy_and_a_pickle_taken_within_a_run_are_independent():
-    class Copied(Callback):
-        def on_validation_end(self, trainer, pl_module):
-            self.copies = [copy.deepcopy(pl_module), pickle.loads(pickle.dumps(pl_module))]
-
-    copied = Copied()
-    module = Stepped()
-    fit(module, callbacks=[copied])
-    with torch.no_grad():
-        module.layer.weight.zero_()
-
-    for one in copied.copies:
-        assert one.training_step(torch.ones(1, 2), 0)["loss"].item() == 20.0
-
-
-def test_a_step_that_was_set_on_the_instance_is_there_again_behind_the_run():
-    module = Stepped()
-
-    def own(batch, batch_idx):
-        return {"loss": module(batch).mean()}
-
-    module.training_step = own
-    fit(module)
-
-    assert module.training_step is own
 
 
 # ---- hyperparameters as an argument
