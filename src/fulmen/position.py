@@ -92,7 +92,7 @@ class Pass:
 
 
 def _started(loader: Any) -> Iterator[Any]:
-    if not isinstance(loader, DataLoader) or loader not in _ran or is_running(loader):
+    if not _ran_before(loader) or is_running(loader):
         return iter(loader)
     _ran.discard(loader)
     own, loader.generator = loader.generator, torch.Generator()  # the workers' seed comes from here, to no effect
@@ -134,6 +134,10 @@ def skips(loader: Any) -> bool:
 
 def is_running(loader: Any) -> bool:
     return getattr(loader, "persistent_workers", False) and getattr(loader, "_iterator", None) is not None
+
+
+def _ran_before(loader: Any) -> bool:
+    return isinstance(loader, DataLoader) and loader in _ran
 
 
 def _lists(loader: Any) -> Any:
@@ -234,7 +238,10 @@ def moving_parts(loader: Any) -> list[Any]:
 
 
 def state_of_all(loader: Any) -> dict[str, Any]:
-    return {"parts": [changes(part) for part in moving_parts(loader)], "running": is_running(loader)}
+    return {
+        "parts": [changes(part) for part in moving_parts(loader)],
+        "running": is_running(loader) or _ran_before(loader),
+    }
 
 
 def put_all_back(loader: Any, state: dict[str, Any]) -> None:

@@ -201,7 +201,9 @@ class Run(Readout):
             state.restore_training(self._trainer, checkpoint, path)
             rank_zero_info(f"Restored all states from {path}")
             del checkpoint
-        if same_run and self.train_loop is not None and (self.train_loop.resume or {}).get("should_stop"):
+        assert self.train_loop is not None
+        self.train_loop.same_run = same_run
+        if same_run and (self.train_loop.resume or {}).get("should_stop"):
             rank_zero_info("The run had been asked to stop (early?) and ends. fit(ckpt_path=PATH) would train on.")
             self.should_stop = True
         self.strategy.barrier()

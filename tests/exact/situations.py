@@ -168,7 +168,10 @@ class Net(L.LightningModule):
     def step(self, batch: Any) -> Tensor:
         self.kill("train", int(self.seen))
         loss = self.loss(batch)
-        write("trace.jsonl", {"n": int(self.seen), "batch": [p.tolist() for p in leaves(batch)], "loss": loss.item()})
+        write(
+            f"trace-{self.global_rank}.jsonl",
+            {"n": int(self.seen), "batch": [p.tolist() for p in leaves(batch)], "loss": loss.item()},
+        )
         self.seen += 1
         value = loss.detach().float()
         self.log("loss", loss, on_epoch=True, batch_size=2)
@@ -350,10 +353,9 @@ def fit(name: str, kill: Any = lambda *_: None, every: int = 1, **changes: Any) 
         ModelCheckpoint("best", "{step}-{val_loss:.3f}", monitor="val_loss", save_top_k=2),
         *(situation["callbacks"]() if situation["callbacks"] else ()),
     ]
-    options = {"max_epochs": 3, "log_every_n_steps": 2, **situation["trainer"], **changes}
+    options = {"max_epochs": 3, "log_every_n_steps": 2, "devices": 1, **situation["trainer"], **changes}
     trainer = L.Trainer(
         accelerator="cpu",
-        devices=1,
         logger=CSVLogger(".", "logs", flush_logs_every_n_steps=3),
         callbacks=callbacks,
         resume="auto",
@@ -381,10 +383,14 @@ def remains(trainer: L.Trainer) -> dict[str, Any]:
 
 
 def on_disk() -> dict[str, Any]:
-    batches: dict[int, Any] = {}
-    for line in Path("trace.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        batches = {n: other for n, other in batches.items() if n < row["n"]} | {row["n"]: row}
+    batches: dict[str, dict[int, Any]] = {}
+    for path in sorted(Path(".").glob("trace-*.jsonl")):
+        used = batches[path.name] = {}
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            for again in [n for n in used if n >= row["n"]]:
+                del used[again]
+            used[row["n"]] = row
     files = sorted(str(path) for path in Path(".").rglob("*.ckpt"))
     [metrics] = Path("logs").rglob("metrics.csv")
     with open(metrics, newline="") as file:
@@ -420,12 +426,14 @@ def difference(one: Any, other: Any, place: str = "") -> str:
     return "" if one == other or (one != one and other != other) else f"{place}: {one!r} and {other!r}\n"
 
 
-def really(place: str, number: int) -> Any:
-    """A kill that leaves no time for anything, once."""
+def really(places: list[tuple[str, int]], rank: int) -> Any:
+    """Kills that leave no time for anything, each once, of this rank."""
 
     def kill(here: str, count: int) -> None:
-        if (here, count) == (place, number) and not os.path.exists("killed"):
-            Path("killed").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        mark = f"killed-{here}-{count}"
+        if (here, count) in places and int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == rank:
+            if not os.path.exists(mark):
+                Path(mark).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
 
     return kill

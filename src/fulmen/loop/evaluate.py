@@ -18,6 +18,7 @@ from fulmen.loop.fetch import Fetch, Pull
 from fulmen.loop.guard import check_weights
 from fulmen.loop.progress import ALL_EVALUATED
 from fulmen.loop.source import Source
+from fulmen.states import RunningStage
 from fulmen.values import read
 from fulmen.warn import PossibleUserWarning, rank_zero_warn
 
@@ -148,6 +149,13 @@ class EvaluateLoop:
         trainer.logs.clear(self.stage)
         self._mode(f"on_{self.stage}_model_train", train=True)
         self.fetch = None
+
+    def end_again(self) -> None:
+        """The last of those hooks, after a checkpoint that one of them has made: it knows that it has."""
+        self.trainer.state.stage = RunningStage.VALIDATING
+        for hook in self.trainer.hooks.late_validation_end:
+            hook()
+        self.trainer.state.stage = RunningStage.TRAINING
 
     def _mode(self, name: str, train: bool) -> None:
         """Evaluation mode, or back to what it was; a module that overrides the hook decides itself."""

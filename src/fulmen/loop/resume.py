@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fulmen import seed
-from fulmen.loop.progress import EPOCH_ENDED
+from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED
 
 if TYPE_CHECKING:
     from fulmen.loop.train import TrainLoop
@@ -20,6 +20,7 @@ def loop_state(loop: TrainLoop) -> dict[str, Any]:
         "stepping": loop.step.stepping,
         "row_at": loop.row_at,
         "closed": loop.batch_idx == loop.progress.batch,  # the next batch is in hand
+        "ending": loop.ending,
         "should_stop": loop.trainer.should_stop and loop.trainer.signals.received is None,
         **(moved_by_validation(loop) if loop.before is None else loop.before),
     }
@@ -49,3 +50,24 @@ def take_over(loop: TrainLoop, state: dict[str, Any]) -> None:
     loop.source.former, loop.validation.source.former = sources.get("train"), sources.get("val")
     loop.validation.former = state.get("validated", [])
     loop.row_at = state.get("row_at", loop.progress.stepped)
+
+
+def finish_batch(loop: TrainLoop, resume: dict[str, Any]) -> bool:
+    """Do what was left of the batch that the checkpoint was taken at; False if the epoch's batches are over."""
+    progress, step, hooks = loop.progress, loop.step, loop.hooks
+    assert loop.fetch is not None
+    step.is_last, step.stepping = loop.fetch.is_last, resume.get("stepping", True)
+    loop.batch_idx = progress.batch - 1
+    if progress.point == IN_EPOCH and progress.batch and not resume.get("closed"):
+        if step.stepping and progress.stepped % loop.row_every == 0 and loop.row_at != progress.stepped:
+            loop.write_row()
+        for hook in hooks.late_train_batch_end if loop.same_run else ():  # those that have saved by then know it
+            hook({}, None, loop.batch_idx)
+        if loop.schedule.due_on_resume:
+            loop.validate()
+        if loop.schedules and step.stepping:
+            loop.schedulers.watch("step", progress.stepped)
+    elif progress.point == VALIDATED and loop.same_run and resume.get("ending") is False:
+        loop.validation.end_again()
+    progress.point = IN_EPOCH
+    return not (loop.fetch.is_last or progress.steps >= loop.step_limit)

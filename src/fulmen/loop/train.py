@@ -17,7 +17,7 @@ from fulmen.loop.evaluate import EvaluateLoop
 from fulmen.loop.faster import speed_up
 from fulmen.loop.fetch import Fetch, Pull
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, VALIDATION_OVER, Progress
-from fulmen.loop.resume import moved_by_validation
+from fulmen.loop.resume import finish_batch, moved_by_validation
 from fulmen.loop.schedule import Schedule
 from fulmen.loop.source import Source
 from fulmen.loop.step import ManualStep, Step
@@ -62,7 +62,9 @@ class TrainLoop:
         self.schedule = Schedule(self)
         self.account = Account()
         self.is_open = False  # whether the epoch's iterator is made
+        self.ending = False  # whether its end is under way
         self.row_at = 0  # progress.stepped when the last row was written
+        self.same_run = False  # whether a checkpoint is gone on from by the call that made it
         self.resume: dict[str, Any] | None = None  # what a checkpoint held, until the loop stands where it was taken
         self.logs_again: Callable[[], None] | None = None  # puts back what that checkpoint held of logged values
         self.before: dict[str, Any] | None = None  # while validation runs: what it moves until it is over
@@ -230,6 +232,9 @@ class TrainLoop:
             batches = self.start_epoch(resume)
             self.run_batches(batches, resume)
             self.end_epoch()
+        elif self.same_run:  # the checkpoint is one of these hooks'; those that have saved by then know it
+            for hook in self.hooks.late_train_epoch_end:
+                hook()
         self.close_epoch()
 
     def start_epoch(self, resume: dict[str, Any] | None) -> Iterator[Any]:
@@ -278,7 +283,7 @@ class TrainLoop:
     def run_batches(  # noqa: C901, PLR0915 - the way of every batch, without a call that can be spared
         self, batches: Iterator[Any], resume: dict[str, Any] | None
     ) -> None:
-        if resume is not None and not self.after_resume(resume):
+        if resume is not None and not finish_batch(self, resume):
             return
         if self.trainer.should_stop and self.may_stop():
             return
@@ -377,6 +382,7 @@ class TrainLoop:
         self.step.guard.settle()
         logs.finish("train")
         logs.enter(TRAIN_EPOCH)
+        self.ending = True
         progress.point = VALIDATED  # what is saved from here on has only this end of the epoch before it
         for hook in self.hooks.on_train_epoch_end:
             hook()
@@ -390,7 +396,7 @@ class TrainLoop:
             hook()
 
     def close_epoch(self) -> None:
-        progress, self.is_open = self.progress, False
+        progress, self.is_open, self.ending = self.progress, False, False
         if self.schedulers.plateaus and (self.fetch is None or self.fetch.is_last or not self.reached_steps):
             self.schedulers.watch("epoch", progress.epoch + 1)
         progress.next_epoch()
@@ -427,19 +433,3 @@ class TrainLoop:
                 hook()
         if not self.hooks.on_validation_model_zero_grad:
             self.trainer.lightning_module.zero_grad()
-
-    def after_resume(self, resume: dict[str, Any]) -> bool:
-        """Do what was left of the batch that the checkpoint was taken at; False if the epoch's batches are over."""
-        progress, fetch = self.progress, self.fetch
-        assert fetch is not None
-        self.step.is_last = fetch.is_last
-        self.step.stepping = resume.get("stepping", True)
-        if progress.point == IN_EPOCH and progress.batch and not resume.get("closed"):
-            if self.step.stepping and progress.stepped % self.row_every == 0 and self.row_at != progress.stepped:
-                self.write_row()
-            if self.schedule.due_on_resume:
-                self.validate()
-            if self.schedules and self.step.stepping:
-                self.schedulers.watch("step", progress.stepped)
-        progress.point = IN_EPOCH
-        return not (fetch.is_last or progress.steps >= self.step_limit)
