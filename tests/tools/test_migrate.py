@@ -78,10 +78,20 @@ def test_what_fulmen_lacks_keeps_its_import_and_is_named_with_its_line():
     assert notes[0].startswith("2: NoSuchThing ")
 
 
-def test_what_only_compat_has_comes_from_there_and_is_told():
-    new, notes = after("from pytorch_lightning.metrics import Accuracy\n")
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ("from pytorch_lightning.metrics import Accuracy\n", "from fulmen.compat.metrics import Accuracy\n"),
+        (
+            "import pytorch_lightning as pl\npl.metrics.Accuracy()\n",
+            "import fulmen.compat.metrics\nimport fulmen as pl\nfulmen.compat.metrics.Accuracy()\n",
+        ),
+    ],
+)
+def test_what_only_compat_has_comes_from_there_and_is_told(before, expected):
+    new, notes = after(before)
 
-    assert new == "from fulmen.compat.metrics import Accuracy\n"
+    assert new == expected
     assert "fulmen.compat.metrics" in notes[0]
 
 
@@ -202,6 +212,27 @@ def test_gpus_from_the_command_line_are_sure_if_they_are_a_number():
 
     assert 'Trainer(accelerator="gpu" if args.gpus else "cpu", devices=args.gpus or "auto")' in new
     assert notes == []
+
+
+def test_callbacks_that_are_needed_are_imported():
+    rewritten(
+        '''
+        """On fulmen."""
+        from __future__ import annotations
+        import pytorch_lightning as pl
+
+        pl.trainer.Trainer(weights_summary="full", progress_bar_refresh_rate=20)
+        ''',
+        '''
+        """On fulmen."""
+        from __future__ import annotations
+        from fulmen.callbacks import ModelSummary
+        from fulmen.callbacks import TQDMProgressBar
+        import fulmen as pl
+
+        pl.Trainer(callbacks=[TQDMProgressBar(refresh_rate=20), ModelSummary(max_depth=-1)])
+        ''',
+    )
 
 
 def test_the_checkpoint_to_resume_goes_to_the_calls_that_took_it():

@@ -78,6 +78,7 @@ def same(text: str, monkeypatch: pytest.MonkeyPatch, said: int = 0) -> str:
         ('{"loss": x, "log": {name: x}, "progress_bar": {"a": x}}', "more than one part"),
         ('{"loss": x, "log": self.logs(), "monitored": x}', "more than one part"),
         ('{"loss": x, **more, "log": {"a": x}}', "plain strings"),
+        ('{"loss": self.training_step(1), "log": {"a": x}}', "called by other code"),
         ('self.log("a", x) or {"loss": x, "log": {"a": x}}', ""),
     ],
 )
@@ -452,6 +453,21 @@ def test_decorators_of_loaders_go():
                 return 2
         """,
     )
+
+
+def test_other_classes_are_left_alone():
+    text = """\
+    import fulmen as pl
+
+
+    class Part(nn.Module):
+        def __init__(self, hparams):
+            self.hparams = hparams
+
+        def on_epoch_end(self):
+            return {"loss": 1, "log": {"a": 1}}
+    """
+    rewritten(text, text)
 
 
 def test_what_only_an_old_base_class_has_keeps_its_import():

@@ -34,8 +34,9 @@ def rewrite(script: Script) -> None:
             elif name in SIGNATURES:
                 _signature(script, owner, name)
         _old_calls(script, owner)
-    for node in script.all(cst.Assign):
-        _hparams(script, node)
+        if owner.kind != "Callback" and "__init__" in owner.methods:
+            for node in script.all(cst.Assign, owner.methods["__init__"]):
+                _hparams(script, node)
 
 
 def _decorators(script: Script, function: cst.FunctionDef) -> None:
@@ -119,15 +120,6 @@ def _without_args(call: cst.Call, places: list[int]) -> cst.Call:
 
 
 def _hparams(script: Script, node: cst.Assign) -> None:
-    function = script.method_of(node)
-    if script.code(node.targets[0].target) != "self.hparams" or function is None:
-        return
-    if function.name.value != "__init__" or len(node.targets) > 1:
-        script.leave(node, "self.hparams is set by self.save_hyperparameters(...) in __init__ today.")
-        return
-    call = statement("self.save_hyperparameters()")
-
-    def edit(old: cst.Assign) -> cst.Expr:
-        return call.with_deep_changes(call.value, args=[cst.Arg(old.value)]).with_changes(semicolon=old.semicolon)
-
-    script.edit(node, edit)
+    if script.code(node.targets[0].target) == "self.hparams" and len(node.targets) == 1:
+        call = statement("self.save_hyperparameters()")
+        script.rewrite(node, lambda old: [call.with_deep_changes(call.value, args=[cst.Arg(old.value)])])

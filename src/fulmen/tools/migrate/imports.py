@@ -69,7 +69,9 @@ def _chain(script: Script, node: cst.Attribute) -> None:
     """A dotted name, such as `L.callbacks.early_stopping.EarlyStopping`."""
     dotted, code = script.dotted(node), script.code(node)
     local = code.split(".")[0]
-    if local in script.kept or dotted.partition(".")[0] not in names.ROOTS or script.edits[script.parents[node]]:
+    if local in script.kept or dotted.partition(".")[0] not in names.ROOTS:
+        return
+    if isinstance(script.parents[node], cst.Decorator) and script.edits[script.parents[node]]:  # it goes
         return
     home = script.home(node)
     base = script.dotted(node).removesuffix(code.removeprefix(local))  # what the local name stands for
@@ -185,10 +187,10 @@ def _in_place(script: Script, node: cst.ImportFrom, group: tuple[str, list[str]]
 def _string(script: Script, node: cst.SimpleString) -> None:
     """`logging.getLogger("pytorch_lightning")`; other strings with an old path are only pointed out."""
     text = literal(node) or ""
-    if not OLD.fullmatch(text) or text in names.ROOTS[1:2]:
-        return
     call = script.parents[script.parents[node]]
+    if not OLD.fullmatch(text):
+        return
     if isinstance(call, cst.Call) and script.dotted(call.func) == "logging.getLogger":
         script.replace(node, f"{node.quote}fulmen{node.quote}")
-    else:
+    elif "." in text or "_" in text:
         script.leave(node, f"the string {text!r} names an old path; Fulmen's are other ones.")

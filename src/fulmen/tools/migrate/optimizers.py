@@ -6,7 +6,7 @@ from typing import Any
 
 import libcst as cst
 
-from fulmen.tools.migrate.classes import Owner, method, owners, parameters
+from fulmen.tools.migrate.classes import Owner, is_called, method, owners, parameters
 from fulmen.tools.migrate.returned import returned
 from fulmen.tools.migrate.script import OpenError, Script
 
@@ -50,6 +50,7 @@ def _step(script: Script, owner: Owner, step: cst.FunctionDef) -> None:
         (not owner.sure, "not all bases of the class are known"),
         (len(parameters(step)) != 3, "it has more arguments"),
         (call is None, "there is no line super().__init__() to write behind"),
+        (is_called(script, "training_step"), "it is called by other code"),
         (count < 2, "configure_optimizers does not simply return several optimizers"),
         (any(name in owner.methods for name in OTHERS), "the class has other hooks of the optimization"),
         (named & {*ARGUMENTS}, "the Trainer has arguments for the optimization"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import libcst as cst
 
-from fulmen.tools.migrate.classes import owners
+from fulmen.tools.migrate.classes import is_called, owners
 from fulmen.tools.migrate.script import OpenError, Script, Values, literal, statement, without_items
 
 KEYS = ("log", "progress_bar")
@@ -150,6 +150,8 @@ def calls_of(old: Any, lines: Sequence[str]) -> list[Any]:
 
 def _training_step(script: Script, function: cst.FunctionDef, one: Returned) -> None:
     """The dict keeps what is not to be logged."""
+    if is_called(script, "training_step"):
+        raise OpenError("training_step is called by other code")
     monitored = _monitored(script)
     lines = logged(script, function, one, lambda key: key in monitored or "*" in monitored)
     places = [place for place, key in enumerate(one.keys) if key not in KEYS]

@@ -132,10 +132,15 @@ class Script:
         assert isinstance(tree, cst.Module)
         if self.needed:
             body = list(tree.body)
-            first = next(i for i, line in enumerate(body) if "fulmen" in tree.code_for_node(line))
+            first = next(i for i, line in enumerate(body) if any(map(_is_ours, walk(line))))
             body[first:first] = [cst.parse_statement(line) for line in sorted(self.needed)]
             tree = tree.with_changes(body=body)
         return tree.bytes
+
+
+def _is_ours(node: cst.CSTNode) -> bool:
+    """Whether a node is an import of Fulmen's."""
+    return isinstance(node, (cst.Import, cst.ImportFrom)) and "fulmen" in cst.Module([]).code_for_node(node)
 
 
 class _Edits(cst.CSTTransformer):

@@ -16,6 +16,7 @@ import libcst as cst
 from fulmen import callbacks as today
 from fulmen.compat import argparse, arguments, attributes, devices
 from fulmen.compat.callbacks import Resume
+from fulmen.compat.names import ROOTS
 from fulmen.tools.migrate.arguments import GIVEN, spell
 from fulmen.tools.migrate.script import Script, literal
 from fulmen.trainer import Trainer
@@ -27,6 +28,7 @@ SAME = {
 }  # fmt: skip
 """Attributes of which only the name is another today."""
 DEVICES = {name for name, (rule, *_) in arguments.RULES.items() if rule.__module__ == devices.__name__}
+PACKAGES = {"fulmen", *ROOTS, f"{ROOTS[1]}.pytorch"}
 BARS = {"progress_bar_refresh_rate", "process_position"}
 OPEN = "what it is today depends on its value."
 
@@ -221,9 +223,9 @@ class Constructor:
 
     def _prefix(self, name: str) -> str:
         """What has to stand before a callback's name here."""
-        owner = self.script.code(self.call.func).rpartition(".")[0]
-        if owner:
-            return f"{owner}.callbacks."
+        func = self.call.func
+        if isinstance(func, cst.Attribute) and self.script.dotted(func.value) in PACKAGES:
+            return f"{self.script.code(func.value)}.callbacks."
         self.script.needed.add(f"from fulmen.callbacks import {name}")
         return ""
 
