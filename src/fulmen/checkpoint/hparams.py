@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fulmen.checkpoint import files
+from fulmen.checkpoint import files, references
 from fulmen.checkpoint.plain import items_of, to_saveable
 from fulmen.checkpoint.sidefiles import load_hparams
 from fulmen.errors import ForeignCheckpoint, MisconfigurationException, nearest
@@ -164,14 +164,20 @@ def _duplicate(hparams: Any) -> Any:
 
 
 def store(checkpoint: dict[str, Any], obj: HyperparametersMixin) -> None:
-    """Put the hyperparameters of a module or datamodule into `checkpoint`, and the names of those left out."""
+    """Put the hyperparameters of a module or datamodule into `checkpoint`.
+
+    Beside the plain data stand those that can be had again by their names in torch, and the names of those left out.
+    """
     if obj.hparams:
-        plain, omitted = to_saveable(obj.hparams)
+        described = {name: references.describe(value) for name, value in obj.hparams.items() if callable(value)}
+        known = {name: description for name, description in described.items() if description is not None}
+        plain, omitted = to_saveable({name: value for name, value in obj.hparams.items() if name not in known})
         checkpoint[obj.CHECKPOINT_HYPER_PARAMS_KEY] = plain
         checkpoint[obj.CHECKPOINT_HYPER_PARAMS_NAME] = obj._hparams_name
-        if omitted:
-            own = checkpoint.setdefault("fulmen", {}).setdefault("omitted", {})
-            own[obj.CHECKPOINT_HYPER_PARAMS_KEY] = omitted
+        for title, content in (("references", known), ("omitted", omitted)):
+            if content:
+                own = checkpoint.setdefault("fulmen", {}).setdefault(title, {})
+                own[obj.CHECKPOINT_HYPER_PARAMS_KEY] = content
 
 
 # ---- out of the checkpoint
@@ -274,6 +280,8 @@ def _make(target: Any, checkpoint: dict[str, Any], name: str, hparams_file: Any,
     saved = (
         checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {} if hparams_file is None else load_hparams(hparams_file)
     )
+    if hparams_file is None:
+        saved = {**dict(items_of(saved) or {}), **_referred(cls, checkpoint, name, given)}
     parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
     container = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME)
     arguments = _arguments(cls, parameters, dict(items_of(saved) or {}), container, given)
@@ -301,6 +309,19 @@ def _make(target: Any, checkpoint: dict[str, Any], name: str, hparams_file: Any,
         f"so the result is a copy of that instance with the weights of the file. Better call {call}."
     )
     return copy.deepcopy(target)
+
+
+def _referred(cls: Any, checkpoint: dict[str, Any], file: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The saved arguments that torch has by name."""
+    found: dict[str, Any] = {}
+    known = checkpoint.get("fulmen", {}).get("references", {}).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+    for name in known if isinstance(known, dict) else ():
+        try:
+            if name not in given:
+                found[name] = references.obtain(known[name])
+        except Exception as error:
+            rank_zero_warn(f"{file} holds {name!r} in a form that this torch does not know ({error}); it is left out.")
+    return found
 
 
 def _arguments(

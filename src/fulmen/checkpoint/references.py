@@ -1,0 +1,93 @@
+"""torch's own modules, classes and functions among the hyperparameters: kept as what to call, and had again."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from types import BuiltinFunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+PLACES = ("torch.nn", "torch.nn.functional", "torch.optim", "torch.optim.lr_scheduler", "torch")
+_HOLDERS = (nn.Sequential, nn.ModuleList)
+
+
+def describe(value: Any) -> dict[str, Any] | None:
+    """How to have `value` again, as plain data; None where that is not sure."""
+    if isinstance(value, nn.Module):
+        try:
+            with torch.device("meta"):  # made again to compare, without memory or random numbers
+                made = _described(value)
+                is_same = made is not None and _is_alike(value, _made(made))
+        except Exception:  # arguments that cannot be told from the attributes
+            return None
+        return {"make": made, "weights": value.state_dict()} if is_same else None
+    name = getattr(value, "__name__", "")
+    place = next((place for place in PLACES if _find(f"{place}.{name}") is value), None)
+    return None if place is None else {"name": f"{place}.{name}"}
+
+
+def obtain(description: dict[str, Any]) -> Any:
+    """What `describe` described."""
+    if "name" in description:
+        return _found(description["name"])
+    module = _made(description["make"])
+    module.load_state_dict(description["weights"])
+    return module
+
+
+def _find(dotted: str) -> Any:
+    """A class or function of torch's that makes or computes something; None for all else, whatever a file names."""
+    place, _, name = str(dotted).rpartition(".")
+    value = getattr(sys.modules[place], name, None) if place in PLACES else None
+    if place == "torch" or isinstance(value, BuiltinFunctionType):
+        return value if isinstance(value, BuiltinFunctionType) else None
+    own = str(getattr(value, "__module__", "")).startswith(("torch.nn.", "torch.optim."))
+    return value if own and callable(value) else None
+
+
+def _found(dotted: str) -> Any:
+    if (value := _find(dotted)) is None:
+        raise LookupError(f"torch has no {dotted!r}")
+    return value
+
+
+def _described(module: nn.Module) -> dict[str, Any] | None:
+    """Class, arguments and training mode; torch's modules keep the arguments as attributes."""
+    kind = type(module)
+    found: dict[str, Any] = {"name": f"torch.nn.{kind.__name__}", "training": module.training}
+    if _find(found["name"]) is not kind or module._forward_hooks or module._forward_pre_hooks:
+        return None
+    if kind in _HOLDERS:
+        children = {name: _described(child) for name, child in module.named_children()}
+        return None if None in children.values() else {**found, "children": children}
+    arguments = {}
+    for name in inspect.signature(kind).parameters:
+        if hasattr(module, name):
+            value = getattr(module, name)
+            arguments[name] = value is not None if name == "bias" else value
+    return {**found, "arguments": arguments}
+
+
+def _made(description: dict[str, Any]) -> nn.Module:
+    kind = _found(description["name"])
+    if not issubclass(kind, nn.Module):
+        raise LookupError(f"{description['name']!r} is no module")
+    module: nn.Module = kind(**description.get("arguments", {}))
+    module.training = bool(description["training"])
+    for name, child in description.get("children", {}).items():
+        module.add_module(name, _made(child))
+    return module
+
+
+def _is_alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether the two differ in nothing but the numbers in them."""
+    shapes = [{name: (t.shape, t.dtype) for name, t in module.state_dict().items()} for module in (one, other)]
+    settings = [
+        [(name, value) for part in module.modules() for name, value in vars(part).items()
+         if not name.startswith("_") and not isinstance(value, torch.Tensor)]
+        for module in (one, other)
+    ]  # fmt: skip
+    return shapes[0] == shapes[1] and settings[0] == settings[1]
