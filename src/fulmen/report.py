@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fulmen.trainer import Trainer
 
 OURS = os.path.dirname(__file__) + os.sep
+STANDARD = os.path.dirname(os.__file__) + os.sep
 OTHERS = f"{os.sep}site-packages{os.sep}"
 MOST_BYTES = 2**30
 """A captured step holds the weights up to this size."""
@@ -32,9 +33,10 @@ def tell(trainer: Trainer, error: BaseException) -> None:
         return
     hook, in_step, loading = _way(error)
     text = f"Trainer.fit was at {trainer._place()}{f', in {hook}' if hook else ''}."
-    with suppress(Exception):  # whatever goes wrong here, the error itself is told
-        text += _samples(trainer, loading)
-        text += _kept(trainer, error, hook) if in_step else ""
+    if not getattr(error, "of_another_rank", False):
+        with suppress(Exception):  # whatever goes wrong here, the error itself is told
+            text += _samples(trainer, loading)
+            text += _kept(trainer, error, hook) if in_step else ""
     note = getattr(error, "add_note", None)  # Python 3.11 and later
     note(text) if note is not None else log.error(text)
 
@@ -48,7 +50,7 @@ def _way(error: BaseException) -> tuple[str, bool, bool]:
         if file.startswith(OURS):
             ours, loading = True, file.endswith("fetch.py")
             in_step = in_step or file.endswith(os.path.join("loop", "step.py"))
-        elif OTHERS not in file and ours:
+        elif ours and not file.startswith(STANDARD) and OTHERS not in file:
             hook, ours = name, False
             in_step = in_step or name == "validation_step"
         traceback = traceback.tb_next

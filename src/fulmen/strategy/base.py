@@ -173,6 +173,9 @@ class Strategy:
         """Through which the ranks agree where to stop; each rank asks once a fit."""
         return None
 
+    give_up: Any = None
+    """Ends this process with a word to the other ranks, where there are any."""
+
     def save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the checkpoint on rank zero; every rank calls this, and goes on when the file is there."""
         if self.checkpoint_io is not None:

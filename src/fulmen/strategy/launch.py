@@ -76,7 +76,9 @@ def together(strategy: ParallelStrategy) -> Iterator[None]:
                 others.wait(children.GRACE_S, every=False)
             others.end()
         if reason is not None:
-            raise RuntimeError(reason) from error
+            failure = RuntimeError(reason)
+            failure.of_another_rank = True  # type: ignore[attr-defined]
+            raise failure from error
         raise
     finally:
         if others is not None:
@@ -103,6 +105,16 @@ def _reason(error: BaseException, strategy: ParallelStrategy) -> str | None:
     elif lost and parent and os.getppid() != parent:
         return f"rank {strategy.global_rank - strategy.local_rank} (process {parent}) died."
     return None
+
+
+def give_up(strategy: ParallelStrategy, told: str) -> None:
+    """End this process, which is stuck, from another thread; the others hear why."""
+    if strategy.store is not None:
+        with contextlib.suppress(RuntimeError):
+            strategy.store.clone().compare_set(FAILURE, "", f"rank {strategy.global_rank} failed: {told}")
+    if children.started is not None:
+        children.started.leave()
+    os._exit(1)
 
 
 def spawn(strategy: ParallelStrategy, work: Callable[[], Any], method: str) -> Any:

@@ -122,6 +122,9 @@ class ParallelStrategy(Strategy):
             return None
         return Ranks(self.store, f"fulmen/stop/{next(_fits)}", self.global_rank, self.world_size, ahead)
 
+    def give_up(self, told: str) -> None:
+        launch.give_up(self, told)
+
     def save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write on rank zero; when that fails, every rank raises."""
         failure = None
