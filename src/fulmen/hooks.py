@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -212,15 +212,15 @@ def check_spelling(owner: object, base: type) -> None:
     known = {n for n in dir(base) if not n.startswith("_")}
     hooks = [n for n in known if n.startswith(("on_", "configure_")) or n in (*STEPS, *LOADERS, *MODULE_ONLY)]
     for name in _own_methods(type(owner), base) - known:
-        hook = max(hooks, key=lambda h: SequenceMatcher(None, name, h).ratio())
-        if SequenceMatcher(None, name, hook).ratio() < (0.85 if name.startswith("on_") else 0.93):
+        close = get_close_matches(name, hooks, 1, 0.85 if name.startswith("on_") else 0.93)
+        if not close:
             continue
         from fulmen.compat.hooks import knows
 
         if knows(name):
             continue
-        if name.startswith("on_") or not overrides(owner, hook, base):
-            rank_zero_warn(f"{type(owner).__name__}.{name} is never called. Did you mean {hook!r}?")
+        if name.startswith("on_") or not overrides(owner, close[0], base):
+            rank_zero_warn(f"{type(owner).__name__}.{name} is never called. Did you mean {close[0]!r}?")
 
 
 def resembling(owner: object, base: type, hook: str) -> str:
@@ -246,7 +246,7 @@ def reported(module: LightningModule, output: dict[str, Any]) -> None:
 
 
 def _own_methods(cls: type, base: type) -> set[str]:
-    classes = [c for c in cls.__mro__ if c not in base.__mro__]
+    classes = [c for c in cls.__mro__ if c not in base.__mro__ and not c.__module__.startswith("fulmen.")]
     return {n for c in classes for n, v in vars(c).items() if not n.startswith("_") and inspect.isfunction(v)}
 
 
