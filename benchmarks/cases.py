@@ -25,8 +25,8 @@ class Case:
     way: str = "train"
     data: str = "ready"
     goal: float = 1.05
-    steps: int = 3300
-    chunk: int = 300
+    steps: int = 1100
+    chunk: int = 100
     beside: str = ""  # the case whose hand-written loop is the yardstick, if it is not this one
     compile: str = ""  # a mode of torch.compile
 
@@ -35,13 +35,13 @@ CASES = {
     "step": Case("bare step"),
     "log": Case("loss logged, bar, CSV", "log", goal=0.95),
     "default": Case("everything on by default", "default", goal=1.10),
-    "validate": Case("validation", "validate", goal=1.20),
-    "predict": Case("prediction", "predict", goal=1.20),
+    "validate": Case("validation", "validate", goal=1.20, steps=3300, chunk=300),
+    "predict": Case("prediction", "predict", goal=1.20, steps=3300, chunk=300),
     "manual": Case("manual optimization", "manual"),
     "accumulate": Case("accumulation over 4", "accumulate"),
     "clip": Case("gradient clipping", "clip"),
     "bf16": Case("bf16 autocast", "bf16"),
-    "ddp": Case("DDP, 2 processes", "ddp", steps=1100, chunk=100),
+    "ddp": Case("DDP, 2 processes", "ddp"),
     "tensors": Case("TensorDataset, shuffled", data="tensors", goal=0.70, steps=550, chunk=50),
     "mnist": Case("images, a transform each", data="mnist", goal=1.00, steps=275, chunk=25),
     "getitems": Case("images, __getitems__", data="getitems", goal=0.35, steps=275, chunk=25, beside="mnist"),
