@@ -246,17 +246,6 @@ def test_a_copy_and_a_link_take_the_place_of_what_was_there():
     assert sorted(os.listdir("c")) == ["a.ckpt", "last.ckpt"]
 
 
-def test_remote_paths_go_through_fsspec():
-    files.write(STATE, "memory://bucket/c/a.ckpt")
-    assert places.exists("memory://bucket/c/a.ckpt")
-    assert same(files.read("memory://bucket/c/a.ckpt"), STATE)
-    assert files.newest_good("memory://bucket/c") == "memory:///bucket/c/a.ckpt"
-    with pytest.raises(MissingCheckpoint, match=r"memory://bucket/no.ckpt"):
-        files.read("memory://bucket/no.ckpt")
-    places.remove("memory://bucket/c/a.ckpt")
-    assert not places.exists("memory://bucket/c/a.ckpt")
-
-
 def test_storage_options_are_for_remote_paths():
     with pytest.raises(TypeError, match="storage_options"):
         files.write(STATE, "a.ckpt", storage_options={"key": 1})

@@ -66,10 +66,8 @@ def prepare(folder: str) -> None:
     """Make the folder, without the unfinished files of killed saves, or raise before any training is lost."""
     try:
         places.makedirs(folder)
-        if places.is_remote(folder):
-            return
         files.remove_leftovers(folder)
-        reason = "" if os.access(folder, os.W_OK) else "it is not writable"
+        reason = "" if places.is_remote(folder) or os.access(folder, os.W_OK) else "it is not writable"
     except OSError as error:
         reason = error.strerror or str(error)
     if reason:

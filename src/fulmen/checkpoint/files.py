@@ -20,7 +20,7 @@ import time
 import zipfile
 import zlib
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
@@ -51,6 +51,11 @@ _STARTED = time.time()
 _ADVICE = {
     errno.ENOSPC: "Make room there, or save fewer checkpoints (save_top_k=1, save_weights_only=True).",
     errno.EDQUOT: "Make room within your quota, or save fewer checkpoints (save_top_k=1, save_weights_only=True).",
+    errno.EROFS: "The disk is mounted read-only: mount it for writing, or save to another one (dirpath=...).",
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
+        "The disk or the network mount does not answer: see to it, or save elsewhere (dirpath=...).",
+    ),
     errno.EFBIG: "Raise the limit on the size of a file (`ulimit -f`), or save to another disk.",
 }
 
@@ -132,8 +137,9 @@ def _write_remote(checkpoint: dict[str, Any], path: str, options: dict[str, Any]
     except BaseException as error:
         with suppress(Exception):
             fs.rm(partial)
-        if isinstance(error, OSError):
-            raise UnwritableCheckpoint(f"{path!r} could not be saved: {error}. Older files are untouched.") from error
+        if isinstance(error, Exception):  # each store has errors of its own
+            cause = str(error) or type(error).__name__
+            raise UnwritableCheckpoint(f"{path!r} could not be saved: {cause}. Older files are untouched.") from error
         raise
 
 
@@ -184,20 +190,31 @@ def _flush_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: PathLike) -> None:
-    """Remove the unfinished files of processes that were killed while they saved in this local folder."""
+    """Remove the unfinished files of processes that were killed while they saved in this folder."""
+    if places.is_remote(folder):
+        fs, target = places.store(str(folder))
+        for path in fs.ls(target, detail=False) if fs.isdir(target) else ():
+            with suppress(Exception):  # not every store tells the time
+                if _is_leftover(path.rpartition("/")[2], lambda path=path: fs.modified(path).timestamp()):
+                    fs.rm(path)
+        return
     with os.scandir(places.local(folder)) as entries:
         for entry in entries:
-            if match := _PARTIAL.fullmatch(entry.name):
-                with suppress(OSError):
-                    if _is_dead(match["host"], int(match["pid"]), entry.stat(follow_symlinks=False).st_mtime):
-                        os.unlink(entry.path)
+            with suppress(OSError):
+                if _is_leftover(entry.name, lambda entry=entry: entry.stat(follow_symlinks=False).st_mtime):
+                    os.unlink(entry.path)
 
 
-def _is_dead(host: str, pid: int, written: float) -> bool:
+def _is_leftover(name: str, written: Callable[[], float]) -> bool:
+    match = _PARTIAL.fullmatch(name)
+    return match is not None and _is_dead(match["host"], int(match["pid"]), written)
+
+
+def _is_dead(host: str, pid: int, written: Callable[[], float]) -> bool:
     if host != _HOST or os.name == "nt":
-        return time.time() - written > _STRANGER_S
+        return time.time() - written() > _STRANGER_S
     if pid == os.getpid():  # in a container a restarted program often has the number of the killed one
-        return written < _STARTED
+        return written() < _STARTED
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
