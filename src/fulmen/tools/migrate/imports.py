@@ -101,7 +101,7 @@ def _spelled(script: Script, home: str, local: str, target: str) -> str:
 
 def today(script: Script, home: str) -> str:
     """The shortest home, or torchmetrics' where an old metric is nothing else than one of theirs."""
-    if (name := home.partition(":")[2]) in fulmen.__all__:
+    if (name := home.partition(":")[2]) in dir(fulmen):
         return f"fulmen:{name}"
     if home.startswith("fulmen.compat.metrics:") and b"compute_on_step" not in script.tree.bytes:
         metric = names.load(home)
