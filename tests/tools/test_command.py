@@ -26,13 +26,16 @@ def test_python_m_fulmen_is_the_command():
 def test_without_a_word_it_lists_the_commands(capsys):
     assert main([]) == 2
     said = capsys.readouterr().out
-    assert all(word in said for word in ("demo", "run", "migrate", "checkpoint"))
+    assert all(word in said for word in ("demo", "run", "migrate", "replay", "checkpoint"))
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["dmeo"], "fulmen: there is no 'dmeo'. Did you mean 'demo'? There are: demo, run, migrate, checkpoint.\n"),
+        (
+            ["dmeo"],
+            "fulmen: there is no 'dmeo'. Did you mean 'demo'? There are: demo, run, migrate, replay, checkpoint.\n",
+        ),
         (["checkpoint", "shwo", "a.ckpt"], "Did you mean 'show'?"),
     ],
 )

@@ -111,7 +111,8 @@ def give_up(strategy: ParallelStrategy, told: str) -> None:
     """End this process, which is stuck, from another thread; the others hear why."""
     if strategy.store is not None:
         with contextlib.suppress(RuntimeError):
-            strategy.store.clone().compare_set(FAILURE, "", f"rank {strategy.global_rank} failed: {told}")
+            store: Any = strategy.store
+            store.clone().compare_set(FAILURE, "", f"rank {strategy.global_rank} failed: {told}")
     if children.started is not None:
         children.started.leave()
     os._exit(1)
