@@ -455,6 +455,28 @@ def test_decorators_of_loaders_go():
     )
 
 
+def test_in_a_module_of_an_unknown_base_only_what_is_sure_is_rewritten():
+    text = """\
+    from ours import Base
+    from fulmen import Trainer
+
+
+    class Net(Base):
+        def training_step(self, batch, batch_idx):
+            return {"loss": 1, "log": {"a": 1}}
+
+        def validation_epoch_end(self, outputs):
+            pass
+    """
+    new, notes = after(text)
+
+    assert new == dedent(text).replace(
+        'return {"loss": 1, "log": {"a": 1}}', 'self.log("a", 1)\n        return {"loss": 1}'
+    )
+    assert len(notes) == 1
+    assert "not all bases of the class are known" in notes[0]
+
+
 def test_other_classes_are_left_alone():
     text = """\
     import fulmen as pl

@@ -8,6 +8,7 @@ from typing import Any
 
 import libcst as cst
 
+from fulmen.compat.hooks import ENDS
 from fulmen.tools.migrate.script import Script, closing
 
 KINDS = ("LightningModule", "LightningDataModule", "Callback")
@@ -35,10 +36,12 @@ def owners(script: Script) -> list[Owner]:
     found: dict[str, Owner] = {}
     for node in script.all(cst.ClassDef):
         bases = [_kind(script, base.value, found) for base in node.bases if base.keyword is None]
-        kind = next((kind for kind in bases if kind), "")
+        methods = {one.name.value: one for one in node.body.body if isinstance(one, cst.FunctionDef)}
+        foreign = any(not script.dotted(base.value).startswith("torch.") for base in node.bases)
+        looks = "LightningModule" if foreign and methods.keys() & {"training_step", *ENDS} else ""
+        kind = next((kind for kind in bases if kind), looks)
         if kind:
             sure = all(bases) and all(found[b].sure for base in node.bases if (b := script.code(base.value)) in found)
-            methods = {one.name.value: one for one in node.body.body if isinstance(one, cst.FunctionDef)}
             found[node.name.value] = Owner(node, kind, sure, methods)
     return list(found.values())
 
