@@ -184,6 +184,8 @@ class TrainLoop:
         renews = source.former is not None and source.due(trainer.reload_dataloaders_every_n_epochs, epoch)
         if renews:  # the checkpoint is from before the loaders of this epoch were made
             source.former = None
+            if self.resume is not None and self.resume["rng"] is not None:
+                seed.restore(self.resume["rng"])
         source.load(trainer.strategy, trainer.options.use_distributed_sampler, bool(trainer.overfit_batches), epoch)
         if renews and self.resume is not None:
             self.resume = {**self.resume, "rng": seed.capture()}
