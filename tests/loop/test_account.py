@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fulmen.batched import batched
 from fulmen.callbacks import LambdaCallback
+from fulmen.combined import CombinedLoader
 from fulmen.loop import account
 from fulmen.loop.account import PARTS, Account
 
@@ -147,6 +148,7 @@ def _eight_cores(monkeypatch):
         (0.004, 0.001, 0, {}, "__getitems__"),
         (0.004, 0.001, 0, {"loader": batched(DataLoader(torch.ones(4, 2)))}, "higher batch_size"),
         (0.020, 0.010, 0, {"loader": iter([])}, "list_iterator"),
+        (0.020, 0.010, 0, {"loader": CombinedLoader([[1], [2]])}, "combined"),
     ],
 )
 def test_what_would_help(load_s, rest_s, workers, options, advice):

@@ -144,6 +144,8 @@ class Account:
         )
 
     def _advice(self, loader: Any, load: float, rest: float, processes: int) -> str:
+        if hasattr(loader, "flattened"):
+            return "Workers in the loaders that are combined would help."
         if not isinstance(loader, DataLoader):
             return f"A {type(loader).__name__} that makes batches ahead, in a thread or process, would help."
         workers = loader.num_workers
