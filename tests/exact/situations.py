@@ -431,9 +431,9 @@ def really(places: list[tuple[str, int]], rank: int) -> Any:
 
     def kill(here: str, count: int) -> None:
         mark = f"killed-{here}-{count}"
-        if (here, count) in places and int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == rank:
-            if not os.path.exists(mark):
-                Path(mark).touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+        this = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+        if this == rank and (here, count) in places and not os.path.exists(mark):
+            Path(mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     return kill

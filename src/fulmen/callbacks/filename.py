@@ -90,12 +90,12 @@ def is_inside(folder: str, path: str) -> bool:
 
 
 def is_overtaken(path: str, run: str | None, since: tuple[int, ...]) -> bool:
-    """Whether `run` wrote this file after the moment `since`, where it was resumed: it will come there anew."""
+    """Whether `run` wrote this file at the moment `since`, where it was resumed, or later: it comes there anew."""
     try:
         checkpoint = files.read(path, map_location="meta")
     except CheckpointError:
         return False
-    return checkpoint.get("fulmen", {}).get("run") == run and moment(checkpoint) > since
+    return checkpoint.get("fulmen", {}).get("run") == run and moment(checkpoint) >= since
 
 
 def moment(checkpoint: dict[str, Any]) -> tuple[int, ...]:

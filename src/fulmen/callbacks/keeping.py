@@ -190,16 +190,20 @@ class Keeping(Checkpoint):
         """The path for a file: one that no other file has, though it may be one of its `own`. Rank zero chooses."""
         names.warn_of_unknown(filename or self.filename, metrics)
         path, version = self.format_checkpoint_name(metrics, filename), self.STARTING_VERSION
-        while trainer.is_global_zero and self._enable_version_counter and path not in own and self._is_taken(path):
+        counts = trainer.is_global_zero and self._enable_version_counter
+        while counts and path not in own and self._is_taken(trainer, path):
             path = self.format_checkpoint_name(metrics, filename, ver=version)
             version += 1
         return trainer.strategy.broadcast(path)
 
-    def _is_taken(self, path: str) -> bool:
+    def _is_taken(self, trainer: Trainer, path: str) -> bool:
         if not places.exists(path) or self._resumed_at is None:
             return places.exists(path)
-        known = path in self._written or path in self.best_k_models
+        known = any(path in c._own_paths() for c in trainer.checkpoint_callbacks if isinstance(c, Keeping))
         return known or not names.is_overtaken(path, self._run, self._resumed_at)
+
+    def _own_paths(self) -> set[str]:
+        return {*self._written, *self.best_k_models, self.best_model_path, self.last_model_path}
 
     def file_exists(self, filepath: str | os.PathLike[str], trainer: Trainer) -> bool:
         """Whether rank zero finds a file there; every rank must ask."""
