@@ -328,7 +328,12 @@ WITH_WORKERS: dict[str, Any] = {
     "stateful workers": kept(train=lambda: stateful(shuffle=True, num_workers=2)),
     "combined workers": kept(train=lambda: {"a": noisy(**WORKERS), "b": noisy(batch_size=7, num_workers=1)}),
 }
-ALL = {**SITUATIONS, **WITH_WORKERS}
+FOR_RANKS: dict[str, Any] = {
+    "shares": kept(train=lambda: DataLoader(Noisy(24), batch_size=3, shuffle=True), accumulate_grad_batches=3),
+    "shares, workers": kept(train=lambda: DataLoader(Noisy(24), batch_size=3, shuffle=True, **WORKERS)),
+    "shares, validated within": kept(train=lambda: DataLoader(Noisy(24), batch_size=3), val_check_interval=3),
+}
+ALL = {**SITUATIONS, **WITH_WORKERS, **FOR_RANKS}
 
 
 class Rows(Noisy):

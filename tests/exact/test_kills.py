@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from exact.situations import ALL, difference
+from exact.situations import ALL, FOR_RANKS, difference
 
 TESTS = Path(__file__).parents[1]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts=3")
@@ -49,7 +49,7 @@ def test_one_process_is_killed_and_started_again(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("name", ["accumulated", "persistent workers", "validated within"])
+@pytest.mark.parametrize("name", FOR_RANKS)
 def test_two_ranks_go_on_whichever_was_killed(name, rank, tmp_path):
     together = {"devices": 2, "strategy": "ddp"}
     assert start(tmp_path / "whole", name, **together) == 0
@@ -65,7 +65,7 @@ def test_two_ranks_go_on_whichever_was_killed(name, rank, tmp_path):
 def test_torchrun_starts_a_killed_run_again_and_it_goes_on(processes, tmp_path):
     together = {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
     launcher = (*TORCHRUN, f"--nproc-per-node={processes}")
-    assert start(tmp_path / "whole", "accumulated", **together) == 0
-    kills = [("train", 4), ("train", 8)]
-    assert start(tmp_path / "killed", "accumulated", kills, processes - 1, launcher, **together) == 0
+    assert start(tmp_path / "whole", "shares", **together) == 0
+    kills = [("train", 4), ("train", 9)]
+    assert start(tmp_path / "killed", "shares", kills, processes - 1, launcher, **together) == 0
     assert not difference(left(tmp_path / "whole"), left(tmp_path / "killed"))

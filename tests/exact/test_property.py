@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import tempfile
 from pathlib import Path
@@ -112,4 +113,5 @@ def test_a_resumed_run_equals_the_undisturbed_one(case):
 @settings(max_examples=150, **QUIET)
 @given(CASES)
 def test_it_does_in_many_more_cases(case):
+    faulthandler.cancel_dump_traceback_later()
     check(case)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exact.situations import ALL, SITUATIONS, WITH_WORKERS, Killed, difference, fit, remains
+from exact.situations import SITUATIONS, WITH_WORKERS, Killed, difference, fit, remains
 
 
 def killed_at(place: str, number: int) -> Any:
@@ -57,7 +57,7 @@ def test_so_does_one_with_workers(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", {**SITUATIONS, **WITH_WORKERS})
 @pytest.mark.parametrize("every", [1, 3])
 def test_wherever_it_is_killed(name, every, tmp_path, monkeypatch):
     runs = [[("train", number)] for number in range(1, 21, 2)] + [[("val", 6)], [("val", 14)], [("train", 20)]]

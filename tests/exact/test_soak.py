@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ def run(kills: int, folder: Path, seed: int = 0) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [int(os.environ.get("SOAK_KILLS", 200))])
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(kills, tmp_path, capsys):
+    faulthandler.cancel_dump_traceback_later()  # it may take longer than a test is given
     begun = time.monotonic()
     run(0, tmp_path / "whole")
     undisturbed_s = time.monotonic() - begun
