@@ -317,7 +317,8 @@ def test_a_save_of_200_mib_takes_hardly_longer_than_torch_save():
         save()
         return perf_counter() - begin
 
-    def raw():
+    def raw():  # into a new file too: writing over an old one is cheaper, and unsafe
+        Path("raw.ckpt").unlink(missing_ok=True)
         with open("raw.ckpt", "wb") as file:
             torch.save(state, file)
             file.flush()
