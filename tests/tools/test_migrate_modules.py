@@ -309,6 +309,7 @@ class Gan(pl.LightningModule):
         self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 1)
 
     def training_step(self, batch, batch_idx, optimizer_idx):
+        assert self.a.weight.requires_grad == (optimizer_idx == 0)  # only those whose turn it is
         loss = self.b(self.a(batch)).mean() * (1 if optimizer_idx == 0 else -1)
         self.log("seen", loss)
         RETURN
