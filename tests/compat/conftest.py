@@ -17,9 +17,10 @@ CLASSES = {
 @pytest.fixture(autouse=True)
 def todays_classes() -> Iterator[None]:
     before = {kind: dict(vars(kind)) for kind in CLASSES}
-    path, finders = list(sys.path), list(sys.meta_path)
+    lists = [(one, list(one)) for one in (sys.path, sys.meta_path)]  # a test may put another list in their place
     yield
-    sys.path[:], sys.meta_path[:] = path, finders
+    for one, entries in lists:
+        one[:] = entries
     for name in [name for name in sys.modules if name.partition(".")[0] in names.ROOTS]:
         del sys.modules[name]
     for kind, members in before.items():
