@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fulmen as L
-from fulmen.checkpoint import files
+from fulmen.checkpoint import files, hparams
 from fulmen.checkpoint.packing import MARK
 from fulmen.demos import BoringModel
 from fulmen.errors import ForeignCheckpoint
@@ -157,3 +157,19 @@ def test_the_state_of_a_users_callback_survives_a_run_and_its_resumption():
     assert mine.loaded == {"recent": deque([0.5]), "best": 0.25}
     L.Trainer(**options).fit(BoringModel(), ckpt_path="a.ckpt", weights_only=False)
     assert mine.loaded["config"] == Config(7)
+
+
+class Timed(BoringModel):
+    def __init__(self, table, wait, start):
+        super().__init__()
+        self.save_hyperparameters()
+
+
+def test_hyperparameters_of_these_kinds_come_back_too():
+    module = Timed(np.arange(3), timedelta(hours=1), datetime(2026, 1, 2))
+    checkpoint = {"state_dict": module.state_dict(), "fulmen": {"version": 1}}
+    hparams.store(checkpoint, module)
+    files.write(checkpoint, "a.ckpt")
+    again = Timed.load_from_checkpoint("a.ckpt").hparams
+    assert again.table.tolist() == [0, 1, 2]
+    assert (again.wait, again.start) == (timedelta(hours=1), datetime(2026, 1, 2))

@@ -7,6 +7,7 @@ import enum
 from argparse import Namespace
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, MutableSequence
+from datetime import date, datetime, timedelta
 from pathlib import PurePath
 from typing import Any
 
@@ -35,6 +36,7 @@ def to_saveable(hparams: Mapping[str, Any] | Namespace) -> tuple[dict[str, Any],
 
 
 _KEPT = (type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device, torch.Size)
+_KEPT += (date, datetime, timedelta)
 
 
 def _plain(value: Any) -> Any:
@@ -52,8 +54,8 @@ def _plain(value: Any) -> Any:
             return made(_plain(item) for item in value)
     if isinstance(value, PurePath):
         return str(value)
-    if kind.__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
-        return value.tolist()
+    if kind.__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "O") in "biufcMmSU":
+        return value if value.ndim else value.tolist()
     base: Any = next((base for base in (bool, int, float, str, bytes) if isinstance(value, base)), None)
     if base is None:
         raise TypeError(f"{kind.__name__} is not plain data")
