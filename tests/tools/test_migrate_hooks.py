@@ -1,0 +1,217 @@
+"""`fulmen migrate` on optimizers, hooks and what modules call on themselves."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+from tools.test_migrate import after, rewritten
+from tools.test_migrate_modules import HEAD, same
+
+# ---- optimizers
+
+
+GAN = """
+class Gan(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 1)
+
+    def training_step(self, batch, batch_idx, optimizer_idx):
+        assert self.a.weight.requires_grad == (optimizer_idx == 0)  # only those whose turn it is
+        loss = self.b(self.a(batch)).mean() * (1 if optimizer_idx == 0 else -1)
+        self.log("seen", loss)
+        RETURN
+
+    def configure_optimizers(self):
+        opt_a = torch.optim.Adam(self.a.parameters(), lr=0.1)
+        return [opt_a, torch.optim.SGD(self.b.parameters(), lr=0.01)]MORE
+
+    def train_dataloader(self):
+        return DataLoader(X, batch_size=2)
+
+model = Gan()
+result = fit(model), [p.tolist() for p in model.parameters()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("returned", "more"), [("return loss", ""), ("return {'loss': loss, 'log': {'x': loss}}", ", []")]
+)
+def test_several_optimizers_become_manual_optimization(returned, more, monkeypatch):
+    new = same(GAN.replace("RETURN", returned).replace("MORE", more), monkeypatch, said=1)
+
+    assert "        self.automatic_optimization = False\n" in new
+    assert "self.manual_backward(loss)" in new
+
+
+@pytest.mark.parametrize(
+    "change", ["    def optimizer_step(self, *args): pass\n", "    gradient_clip = dict(max_steps=3)\n"]
+)
+def test_other_hooks_and_arguments_of_the_optimization_leave_it_as_it_is(change):
+    text = HEAD + GAN.replace("RETURN", "return loss").replace("MORE", "").replace("\nmodel =", f"\n{change}\nmodel =")
+
+    new, notes = after(text)
+
+    assert new == text
+    assert any("optimizer_idx and is left" in note for note in notes)
+
+
+def test_a_plateau_scheduler_says_what_it_watches():
+    new, notes = after(
+        """
+        import fulmen as pl
+        class Net(pl.LightningModule):
+            def configure_optimizers(self):
+                plateau = lr_scheduler.ReduceLROnPlateau(optimizer)
+                return [optimizer], [plateau, lr_scheduler.StepLR(optimizer, 2)]
+        """
+    )
+    assert 'return [optimizer], [{"scheduler": plateau, "monitor": "val_loss"}, lr_scheduler.StepLR' in new
+    assert notes == []
+
+
+# ---- hooks and what modules call on themselves
+
+
+def test_older_names_and_arguments_of_hooks_become_todays():
+    rewritten(
+        """
+        from fulmen import Callback, LightningModule
+
+        class Net(LightningModule):
+            def __init__(self, hparams):
+                super().__init__()
+                self.hparams = hparams  # all
+
+            def tng_dataloader(self): return 1
+
+            def on_epoch_end(self): pass
+
+            def on_batch_start(self, batch):
+                pass
+
+            def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_idx, optimizer_closure, on_tpu=False):
+                self.manual_backward(loss, optimizer)
+                optimizer.step(closure=optimizer_closure)
+
+        class Told(Callback):
+            def on_batch_end(self, trainer, pl_module):
+                pass
+
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx):
+                print(dataloader_idx)
+
+            def on_train_epoch_end(self, trainer, pl_module, outputs):
+                pass
+        """,
+        """
+        from fulmen import Callback, LightningModule
+
+        class Net(LightningModule):
+            def __init__(self, hparams):
+                super().__init__()
+                self.save_hyperparameters(hparams)  # all
+
+            def train_dataloader(self): return 1
+
+            def on_train_epoch_end(self): pass
+
+            def on_train_batch_start(self, batch, batch_idx):
+                pass
+
+            def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure, on_tpu=False):
+                self.manual_backward(loss)
+                optimizer.step(closure=optimizer_closure)
+
+        class Told(Callback):
+            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+                pass
+
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+                print(dataloader_idx)
+
+            def on_train_epoch_end(self, trainer, pl_module):
+                pass
+        """,
+    )
+
+
+def test_decorators_of_loaders_go():
+    rewritten(
+        """
+        import pytorch_lightning as pl
+        from pytorch_lightning import data_loader
+
+        class Net(pl.LightningModule):
+            @pl.data_loader
+            def train_dataloader(self):
+                return 1
+
+            @data_loader
+            def val_dataloader(self):
+                return 2
+        """,
+        """
+        import fulmen as pl
+
+        class Net(pl.LightningModule):
+            def train_dataloader(self):
+                return 1
+
+            def val_dataloader(self):
+                return 2
+        """,
+    )
+
+
+def test_in_a_module_of_an_unknown_base_only_what_is_sure_is_rewritten():
+    text = """\
+    from ours import Base
+    from fulmen import Trainer
+
+
+    class Net(Base):
+        def training_step(self, batch, batch_idx):
+            return {"loss": 1, "log": {"a": 1}}
+
+        def validation_epoch_end(self, outputs):
+            pass
+    """
+    new, notes = after(text)
+
+    assert new == dedent(text).replace(
+        'return {"loss": 1, "log": {"a": 1}}', 'self.log("a", 1)\n        return {"loss": 1}'
+    )
+    assert len(notes) == 1
+    assert "not all bases of the class are known" in notes[0]
+
+
+def test_other_classes_are_left_alone():
+    text = """\
+    import fulmen as pl
+
+
+    class Part(nn.Module):
+        def __init__(self, hparams):
+            self.hparams = hparams
+
+        def on_epoch_end(self):
+            return {"loss": 1, "log": {"a": 1}}
+    """
+    rewritten(text, text)
+
+
+def test_what_only_an_old_base_class_has_keeps_its_import():
+    new, notes = after(
+        """
+        from pytorch_lightning import LightningModule, Trainer
+
+        class Net(LightningModule):
+            def on_epoch_end(self):
+                super().on_epoch_end()
+        """
+    )
+    assert new.splitlines()[1:3] == ["from fulmen import Trainer", "from pytorch_lightning import LightningModule"]
+    assert len(notes) == 2
