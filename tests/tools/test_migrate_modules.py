@@ -1,4 +1,4 @@
-"""`fulmen migrate` on what steps return and on the ends of epochs: the program gives the same values, without a word."""
+"""`fulmen migrate` on what steps return and on the ends of epochs: the new program gives the same values."""
 
 from __future__ import annotations
 
