@@ -140,6 +140,7 @@ REFUSED = {
     "enable_autolog_hparams": ("yes", 3),
     "model_registry": ("mine",),
     "compile": ("yes", 3, {"backends": "eager"}),
+    "async_save": ("yes", 3),
 }
 
 
