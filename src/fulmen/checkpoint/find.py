@@ -54,7 +54,10 @@ def _best(trainer: Trainer) -> str:
 
 def newest(trainer: Trainer) -> str | None:
     """The newest good checkpoint of this run, or of the last run that logged to the same place."""
+    fitting = trainer.state.fn == "fit"
     for callback in trainer.checkpoint_callbacks:
+        if fitting and getattr(callback, "save_weights_only", False):
+            continue  # nothing to go on from
         found = getattr(callback, "find_last", lambda trainer: None)(trainer)
         if found:
             return found
