@@ -44,8 +44,9 @@ def merge(path: Path, found: dict[str, Any], versions: dict[str, str], problems:
                 results["once"].setdefault(case, {})[name] = row
             elif "rounds" in row:
                 us = [round(least(case, one), 1) for one in row["rounds"]]
-                kept = {"ratios": ratios(found, case, name), "us": us, "calls": row.get("calls")}
-                results["cases"].setdefault(case, {})[name] = kept
+                rows_of = results["cases"].setdefault(case, {})
+                counted = row.get("calls") or rows_of.get(name, {}).get("calls")
+                rows_of[name] = {"ratios": ratios(found, case, name), "us": us, "calls": counted}
             else:
                 results["cases"].setdefault(case, {})[name] = row
     results["versions"] = {**results.get("versions", {}), **versions}

@@ -129,10 +129,14 @@ def test_a_slurm_job_is_requeued_by_its_signal(environment, number, requeued, mo
 
 
 @pytest.fixture
-def two_ranks():
+def store():
+    return dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+
+
+@pytest.fixture
+def two_ranks(store):
     """Ranks that are certain to look again at the places 5 and 7."""
-    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    yield [Ranks(store, "fit", rank, 2, lambda place=place: place) for rank, place in enumerate([5, 7])]
+    return [Ranks(store, "fit", rank, 2, lambda place=place: place) for rank, place in enumerate([5, 7])]
 
 
 def test_ranks_stop_at_the_furthest_place_that_one_of_them_may_have_come_to(two_ranks):

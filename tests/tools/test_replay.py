@@ -123,9 +123,9 @@ def test_the_program_runs_just_the_step():
     )
 
     assert again.returncode == 1
-    assert again.stdout.count("step ") == 1
+    assert again.stdout.count("\nstep ") == 1
     assert "It failed again; the first bad output is that of net.1 (Log)." in again.stdout
-    assert "'LogBackward0' returned nan values" in again.stderr
+    assert "returned nan values" in again.stderr
 
     good = subprocess.run(
         [sys.executable, "-m", "fulmen", "replay", "ckpt/failed_step.replay", "train.py", "good"],

@@ -109,7 +109,8 @@ class Translation:
             if devices.is_old_word(name, new[name]):
                 old[name], new[name] = new[name], "auto"
         plugins = _listed(new["plugins"])
-        strategies = [plugin for plugin in plugins if isinstance(plugin, str) or hasattr(plugin, "wrap_step")]
+        words = ("ddp", "deepspeed", "fsdp", *devices.BACKENDS, *devices.GONE)
+        strategies = [p for p in plugins if hasattr(p, "wrap_step") or (isinstance(p, str) and p.startswith(words))]
         if strategies:
             old["plugins"], new["plugins"] = strategies[0], [plugin for plugin in plugins if plugin not in strategies]
 

@@ -128,8 +128,12 @@ class AutomaticStep(Step):
         self.wrapped: Any = self.optimizers[0] if optimizers else None  # the same as steps and hooks see it
         self.clip: tuple[Any, str | None] | None = None
         self.first = True
+        self.batch: Any = None
+        self.batch_idx = 0
         self.output: Any = None
         self.checked = False
+        self.suspect = False  # the loss of this window was not finite
+        self.nonfinite = "stop"
 
     def attach(self, hooks: HookTable) -> None:
         super().attach(hooks)
