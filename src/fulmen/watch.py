@@ -17,6 +17,8 @@ TELL_AFTER_S = 20.0
 STUCK_AFTER_S = 60.0
 """One of several ranks that did nothing at all for so long, within a step or waiting for data, is ended."""
 LOOK_EVERY_S = 0.5
+JOIN_S = 10.0
+"""At the end of a run the thread is waited for; it may be asking a rank that is gone."""
 
 LOADING = f"{os.sep}torch{os.sep}utils{os.sep}data{os.sep}"
 WAITING = (f"{os.sep}torch{os.sep}distributed{os.sep}", f"{os.sep}torch{os.sep}autograd{os.sep}graph.py")
@@ -49,11 +51,13 @@ class Watch:
         self.watched = threading.get_ident()
 
     def __enter__(self) -> Watch:
-        threading.Thread(target=self._look, name="fulmen-watch", daemon=True).start()
+        self.thread = threading.Thread(target=self._look, name="fulmen-watch", daemon=True)
+        self.thread.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.ended.set()
+        self.thread.join(JOIN_S)  # within torch's store when Python ends, it would take the process with it
 
     def _look(self) -> None:
         seen, waited_s, tell_s, busy_s = self.count(), 0.0, TELL_AFTER_S, 0.0

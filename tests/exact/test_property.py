@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import fulmen as L
 from fulmen.callbacks import ModelCheckpoint
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:accumulate_grad_batches=")
 
 

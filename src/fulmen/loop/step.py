@@ -198,7 +198,7 @@ class AutomaticStep(Step):
             return None
         if not loss.is_cpu:
             self.guard.hold(loss.detach())
-        elif loss.is_cpu and not isfinite(on_host(loss)):  # nothing waits for a CPU tensor
+        elif not isfinite(on_host(loss)):  # nothing waits for a CPU tensor
             self.suspect = True
         if self.accumulate > 1:
             loss = loss / self.accumulate
