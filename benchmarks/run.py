@@ -79,7 +79,7 @@ class Framework:
             else:
                 ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if case == "ddp" else []
                 command = [self.python, *ranks, WORKER, self.name, job]
-                subprocess.run(command, env=self.env, stdout=self.screen, stderr=self.screen, timeout=900)
+                subprocess.run(command, env=self.env, stdout=self.screen, stderr=self.screen, timeout=300)
             with open(result) as file:
                 return json.load(file)
         except (FileNotFoundError, BrokenPipeError, subprocess.TimeoutExpired) as error:

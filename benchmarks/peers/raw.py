@@ -108,6 +108,7 @@ def ddp(task):
         loss = task.loss(model(x), y)
         loss.backward()
         optimizer.step()
+    torch.distributed.barrier()  # a rank that leaves first may leave the other hanging
     torch.distributed.destroy_process_group()
 
 
