@@ -196,10 +196,10 @@ class AutomaticStep(Step):
             self.output = {}
             self.strategy.skip_backward()
             return None
-        if not loss.is_cpu:
-            self.guard.hold(loss.detach())
-        elif not isfinite(on_host(loss)):  # nothing waits for a CPU tensor
+        if loss.is_cpu and not isfinite(on_host(loss)):  # nothing waits for a CPU tensor
             self.suspect = True
+        elif not loss.is_cpu:
+            self.guard.hold(loss.detach())
         if self.accumulate > 1:
             loss = loss / self.accumulate
         if self.listens:
