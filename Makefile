@@ -44,8 +44,8 @@ bench-gpu: $(READY)
 docs: $(READY)
 	@$(PYTEST) tests/docs
 
-exam: $(READY) .venv/exams
-	@$(PYTEST) -s -m exam
+exam: $(READY) .venv/exams .venv/peer/ready .venv/published/ready
+	@FULMEN_PEER_PYTHON=$(CURDIR)/.venv/peer/bin/python FULMEN_PUBLISHED=$(CURDIR)/.venv/published $(PYTEST) -s -m exam
 
 clean:
 	rm -rf .venv
@@ -72,4 +72,19 @@ $(READY): pyproject.toml constraints.txt
 # In a folder of its own: beside a CPU torch this torchvision is good for the exams, and breaks torchmetrics' import.
 .venv/exams: $(READY)
 	@$(PYTHON) -m pip install -qq --no-deps -c constraints.txt --target $@ torchvision
+	@touch $@
+
+# Lightning itself, to compare with, on the torch of .venv; and two packages that are built on it.
+.venv/peer/ready: $(READY)
+	@$(PYTHON) -m venv --clear --without-pip .venv/peer
+	@$(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$(.venv/peer/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch.pth
+	@.venv/peer/bin/python -m pip install -qq -c constraints.txt lightning==2.6.6 pytorch-lightning==2.6.6
+	@touch $@
+
+.venv/published/ready: $(READY)
+	@$(PYTHON) -m pip install -qq --no-deps --target .venv/published gluonts==0.17.0 lightly==1.6.0 lightly-utils==0.0.2 aenum
+	@$(PYTHON) -m pip install -qq -c constraints.txt --upgrade --target .venv/published --no-deps \
+	  pandas==3.1.1 pydantic==2.14.3 pydantic_core==2.50.4 annotated-types typing-inspection toolz python-dateutil pytz \
+	  six tzdata requests urllib3 certifi charset-normalizer scipy
 	@touch $@
