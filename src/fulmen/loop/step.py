@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -240,7 +241,7 @@ class AutomaticStep(Step):
 
     def run_optimizer(self, wrapped: LightningOptimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:
         optimizer = wrapped.optimizer
-        if self.precision.scales or closure is None or not _takes_closure(optimizer):
+        if self.precision.scales or closure is None or not _takes_closure(type(optimizer)):
             loss = closure() if closure is not None else None
             self.finish(optimizer, **kwargs)
             return loss
@@ -380,8 +381,9 @@ class ManualStep(Step):
             )
 
 
-def _takes_closure(optimizer: Optimizer) -> bool:
+@cache
+def _takes_closure(kind: type[Optimizer]) -> bool:
     try:
-        return "closure" in inspect.signature(optimizer.step).parameters
+        return "closure" in inspect.signature(kind.step).parameters
     except (TypeError, ValueError):
         return True
