@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+
+@contextmanager
+def _attached(module: Any) -> Iterator[None]:
+    """torch.jit looks at every attribute of a module; here none says that there is no trainer."""
+    alone = [part for part in module.modules() if isinstance(part, Exports) and part.__dict__.get("_trainer") is None]
+    for part in alone:
+        part.__dict__["_trainer"] = object()
+    try:
+        yield
+    finally:
+        for part in alone:
+            part.__dict__["_trainer"] = None
 
 
 class Exports:
@@ -38,10 +53,11 @@ class Exports:
         was_training = self.training  # type: ignore[attr-defined]
         self.eval()  # type: ignore[attr-defined]
         try:
-            if method == "script":
-                compiled: Any = torch.jit.script(self, **kwargs)
-            else:
-                compiled = torch.jit.trace(self, self._example_of(example_inputs, "example_inputs"), **kwargs)
+            with _attached(self):
+                if method == "script":
+                    compiled: Any = torch.jit.script(self, **kwargs)
+                else:
+                    compiled = torch.jit.trace(self, self._example_of(example_inputs, "example_inputs"), **kwargs)
         finally:
             self.train(was_training)  # type: ignore[attr-defined]
         if file_path is not None:

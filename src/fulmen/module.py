@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +46,15 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
 
     prepare_data_per_node = True
     allow_zero_length_dataloader_with_multiple_devices = False
-    _trainer: Trainer | None = None
-    _fabric: Any = None
-    _logs: LogStore | None = None
+    _trainer = _fabric = _logs = _example = _strict = None
     _automatic = True
-    _example: Any = None
-    _strict: bool | None = None
-    __jit_unused_properties__: ClassVar[list[str]] = [
+    if TYPE_CHECKING:  # torch.jit reads a class's annotations, and cannot make sense of these
+        _trainer: Trainer | None
+        _fabric: Any
+        _logs: LogStore | None
+        _example: Any
+        _strict: bool | None
+    __jit_unused_properties__ = [  # noqa: RUF012 - by the name of ClassVar it would have an annotation too
         "trainer", "fabric", "logger", "loggers", "current_epoch", "global_step", "global_rank", "local_rank", "device",
         "dtype", "on_gpu", "example_input_array", "hparams", "hparams_initial", "strict_loading", "device_mesh",
         "automatic_optimization",

@@ -57,7 +57,7 @@ class HyperparametersMixin:
     CHECKPOINT_HYPER_PARAMS_TYPE = "hparams_type"
 
     _log_hyperparams = False
-    _hparams_name: str | None = None
+    _hparams_name = None  # without an annotation: torch.jit would read it
 
     def save_hyperparameters(
         self,
