@@ -110,13 +110,13 @@ REFUSED = {
     "min_epochs": (-1, 1.5, "3"),
     "max_steps": (-2, 1.5, "3"),
     "min_steps": (-1, 1.5, "3"),
-    "max_time": ("an hour", "1:00", 3),
+    "max_time": ("an hour", "1:00", 3, {"minuts": 1}),
     "limit_train_batches": (-1, -0.5, 1.5, "3"),
     "limit_val_batches": (-1, -0.5, 1.5, "3"),
     "limit_test_batches": (-1, -0.5, 1.5, "3"),
     "limit_predict_batches": (-1, -0.5, 1.5, "3"),
     "overfit_batches": (-1, -0.5, 1.5, "3"),
-    "val_check_interval": (-1, 0, 0.0, 1.5, "soon"),
+    "val_check_interval": (-1, 0, 0.0, 1.5, "soon", {"minuts": 1}),
     "check_val_every_n_epoch": (0, -1, 1.5, "2"),
     "num_sanity_val_steps": (-2, 1.5, "2"),
     "log_every_n_steps": (-1, 1.5, "2"),
@@ -462,7 +462,7 @@ class Counted(Validated):
         self.count["predict"] += 1
 
 
-@pytest.mark.parametrize(("limit", "batches"), [(3, 3), (99, 10), (0.5, 5), (0.29, 2), (1.0, 10), (None, 10), (0, 0)])
+@pytest.mark.parametrize(("limit", "batches"), [(3, 3), (99, 10), (0.5, 5), (0.29, 2), (1.0, 10), (None, 10), (0, 0), (True, 1)])
 def test_limits_of_each_stage(limit, batches):
     module = Counted()
     trainer = make_trainer(**dict.fromkeys(options.LIMITS, limit))

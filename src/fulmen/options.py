@@ -92,12 +92,21 @@ def unknown(name: str) -> TypeError:
     return TypeError(f"Trainer has no argument {name!r}.{nearest(name, NAMES) or ' See help(fulmen.Trainer) for all.'}")
 
 
+UNITS = ("weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds")
+
+
 def seconds(value: str | timedelta | dict[str, int], argument: str) -> float:
     """A duration given as "DD:HH:MM:SS", timedelta or its keywords."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, dict):
-        return timedelta(**value).total_seconds()
+        try:
+            return timedelta(**value).total_seconds()
+        except TypeError:
+            raise MisconfigurationException(
+                f"{argument}={value!r} must have numbers under the keywords of timedelta: {UNITS}."
+                + "".join(nearest(word, UNITS) for word in value if word not in UNITS)
+            ) from None
     parts = str(value).split(":")
     if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
         raise MisconfigurationException(
@@ -145,11 +154,9 @@ def _check_counts(options: Options) -> None:
 def _check_limits(options: Options) -> None:
     for name in (*LIMITS, "overfit_batches"):
         value = getattr(options, name)
-        if value is None or value is True or value is False:
-            if value is None:
-                continue
-        elif (
-            (is_count(value) and value >= 0)
+        if (
+            value is None
+            or (isinstance(value, int) and value >= 0)
             or (isinstance(value, float) and 0.0 <= value <= 1.0)
             or (isinstance(value, float) and (value == math.inf or (value > 1 and value.is_integer())))
         ):

@@ -66,7 +66,9 @@ def test_the_sub_folder_and_the_writers_arguments(monkeypatch):
     logger.save()
 
     assert (logger.sub_dir, logger.log_dir) == ("$PART", "logs/digits/v/one")
-    assert [name.endswith(".mine") for name in sorted(os.listdir("logs/digits/v/one"))] == [True]
+    events, hparams = sorted(os.listdir("logs/digits/v/one"))
+    assert events.endswith(".mine")
+    assert hparams == "hparams.yaml"  # empty, for tools that read it
 
 
 def test_the_graph_needs_an_example_and_leaves_the_model_as_it_was():
