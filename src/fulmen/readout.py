@@ -27,6 +27,21 @@ if TYPE_CHECKING:
     from fulmen.strategy.base import Strategy
 
 
+def _stage(stage: RunningStage) -> Any:
+    """Whether this stage runs; set to True, it is taken to run."""
+
+    def running(self: Readout) -> bool:
+        return self.state.stage is not None and self.state.stage == stage
+
+    def run(self: Readout, runs: bool) -> None:
+        if runs:
+            self.state.stage = stage
+        elif self.state.stage == stage:
+            self.state.stage = None
+
+    return property(running, run, doc=f"Whether the trainer is {stage.name.lower().replace('_', ' ')}.")
+
+
 class Readout:
     """The properties of Trainer; all of them answer before, during and after a run."""
 
@@ -343,28 +358,11 @@ class Readout:
 
     received_sigterm: bool = False
 
-    def _is(self, stage: RunningStage) -> bool:
-        return self.state.stage is not None and self.state.stage == stage
-
-    @property
-    def training(self) -> bool:
-        return self._is(RunningStage.TRAINING)
-
-    @property
-    def validating(self) -> bool:
-        return self._is(RunningStage.VALIDATING)
-
-    @property
-    def testing(self) -> bool:
-        return self._is(RunningStage.TESTING)
-
-    @property
-    def predicting(self) -> bool:
-        return self._is(RunningStage.PREDICTING)
-
-    @property
-    def sanity_checking(self) -> bool:
-        return self._is(RunningStage.SANITY_CHECKING)
+    training = _stage(RunningStage.TRAINING)
+    validating = _stage(RunningStage.VALIDATING)
+    testing = _stage(RunningStage.TESTING)
+    predicting = _stage(RunningStage.PREDICTING)
+    sanity_checking = _stage(RunningStage.SANITY_CHECKING)
 
     @property
     def evaluating(self) -> bool:

@@ -29,7 +29,7 @@ MOST_SAMPLES = 32
 
 def tell(trainer: Trainer, error: BaseException) -> None:
     """Add to the error where the run stood, and keep the step so that it can be run alone."""
-    if trainer.train_loop is None or trainer.train_loop.fetch is None:
+    if trainer.state.fn != "fit" or trainer.train_loop is None or trainer.train_loop.fetch is None:
         return
     hook, in_step, loading = _way(error)
     text = f"Trainer.fit was at {trainer._place()}{f', in {hook}' if hook else ''}."

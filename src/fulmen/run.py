@@ -64,7 +64,10 @@ class Run(Readout):
 
     def _start(self, fn: TrainerFn, module: LightningModule, datamodule: Any) -> None:
         self._previous, self._again = self.train_loop, self._module is module
+        trained = self.train_loop, self._optimizers, self._scheduler_configs
         self._reset(module, datamodule)
+        if self._again and fn != TrainerFn.FITTING:  # save_checkpoint still has all, and fit may go on
+            self.train_loop, self._optimizers, self._scheduler_configs = trained
         stages = {TrainerFn.FITTING: RunningStage.TRAINING}
         self.state = TrainerState(TrainerStatus.RUNNING, fn, stages.get(fn) or RunningStage(fn.value))
         self.should_stop = False
@@ -344,7 +347,7 @@ class Run(Readout):
             for hook in self.hooks.on_sanity_check_end:
                 hook()
         self.logs.forget()
-        loop.sanity = False
+        loop.sanity, loop.done = False, [0] * len(loop.done)
         self.state.stage = RunningStage.TRAINING
 
     def _run_evaluation(self, stage: str, ckpt_path: Any, weights_only: bool | None) -> list[dict[str, float]]:

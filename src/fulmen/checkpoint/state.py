@@ -73,7 +73,7 @@ def _exact(trainer: Trainer) -> dict[str, Any]:
     module, loop = trainer.lightning_module, trainer.train_loop
     names = {id(metric): name for name, metric in _metrics(module).items()}
     validating = loop is not None and loop.before is not None
-    own: dict[str, Any] = {"logs": trainer.logs.state(names)}
+    own: dict[str, Any] = {"logs": trainer.logs.state(names)} if trainer.state.fn == "fit" else {}
     own["metrics"] = loop.metrics_before if loop is not None and validating else metric_states(trainer)
     if loop is not None:
         own["loop"] = loop_state(loop)
