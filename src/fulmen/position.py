@@ -95,6 +95,8 @@ def _started(loader: Any) -> Iterator[Any]:
     if not _ran_before(loader) or is_running(loader):
         return iter(loader)
     _ran.discard(loader)
+    if isinstance(lists := _lists(loader), Lists):
+        lists.waits = True
     own, loader.generator = loader.generator, torch.Generator()  # the workers' seed comes from here, to no effect
     try:
         return iter(loader)
@@ -174,6 +176,7 @@ class Lists:
     def __init__(self, inner: Any, for_workers: bool) -> None:
         self.inner, self.for_workers = inner, for_workers
         self.seed, self.number, self.left = "", 0, 0
+        self.waits = False  # a loader that starts workers begins the lists twice, with workers at work it does once
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "inner":
@@ -187,7 +190,9 @@ class Lists:
         return len(self.inner)
 
     def __iter__(self) -> Lists:
-        self.lists = iter(self.inner)
+        if not self.waits:
+            self.lists = iter(self.inner)
+        self.waits = False
         return self
 
     def catch_up(self) -> None:
@@ -260,7 +265,7 @@ def watch(loader: Any) -> None:
 
 def changes(part: Any) -> dict[str, Any] | None:
     """State of a part as plain data: what it says itself, else its random generators and the counters that moved."""
-    if part is None or isinstance(part, torch.Tensor):
+    if part is None or isinstance(part, (torch.Tensor, Lists)):
         return None
     if isinstance(part, DataLoader):
         return {"rng": {} if part.generator is None else {"generator": _packed(part.generator)}, "counters": {}}

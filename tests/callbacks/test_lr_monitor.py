@@ -8,7 +8,7 @@ from callbacks.small import Scored, fit
 from torch import optim
 from torch.optim.lr_scheduler import StepLR
 
-from fulmen.callbacks import LearningRateMonitor
+from fulmen.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from fulmen.errors import MisconfigurationException
 from fulmen.loggers.base import Logger
 
@@ -111,6 +111,28 @@ def test_batches_that_accumulate_log_once():
     found, _, _ = rows(sgd("step"), trainer={"accumulate_grad_batches": 2, "log_every_n_steps": 1})
 
     assert [step for step, _ in found] == [0, 1, 2, 3]
+
+
+def test_a_run_that_goes_on_within_an_epoch_and_a_step_writes_no_row_twice(tmp_path):
+    class Ends(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.progress.batches == 5:
+                trainer.save_checkpoint(tmp_path / "last.ckpt")
+                raise InterruptedError
+
+    def train(logger, *callbacks):
+        options = {"accumulate_grad_batches": 2, "log_every_n_steps": 1, "max_epochs": 2, "enable_checkpointing": True}
+        model = Model(lambda module: optim.SGD(module.parameters(), lr=1.0))
+        saves = ModelCheckpoint(tmp_path, save_top_k=0)
+        fit(model, saves, LearningRateMonitor(), *callbacks, logger=logger, resume="auto", **options)
+
+    whole, ended = Rows(), Rows()
+    train(whole)
+    with pytest.raises(InterruptedError):
+        train(ended, Ends())
+    train(ended)
+    assert len(whole.rows) == 6
+    assert ended.rows == whole.rows
 
 
 def test_momentum_and_weight_decay():

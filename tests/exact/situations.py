@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Weig
 from torchmetrics import CatMetric, MeanMetric, MetricCollection, MinMaxMetric, SumMetric
 
 import fulmen as L
-from fulmen.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
+from fulmen.callbacks import EarlyStopping, GradientAccumulationScheduler, LearningRateMonitor, ModelCheckpoint
 from fulmen.combined import CombinedLoader
 from fulmen.loggers import CSVLogger
 
@@ -294,6 +294,7 @@ SITUATIONS: dict[str, Any] = {
     "validated within": kept(val_check_interval=2),
     "validated by count": kept(val_check_interval=5, check_val_every_n_epoch=None),
     "seldom validated": kept(check_val_every_n_epoch=2),
+    "rates logged": kept(accumulate_grad_batches=2, callbacks=lambda: [LearningRateMonitor("epoch")]),
     "clipped": kept(gradient_clip_val=0.1),
     "bf16": kept(precision="bf16-mixed"),
     "64": kept(train=lambda: noisy(), precision="64-true"),
@@ -325,6 +326,8 @@ WITH_WORKERS: dict[str, Any] = {
     "validation's workers": kept(val=lambda: DataLoader(Noisy(6), batch_size=2, **WORKERS), val_check_interval=3),
     "workers over a stream": kept(train=lambda: DataLoader(Stream(), batch_size=3, **WORKERS)),
     "workers, one sample each": kept(train=lambda: DataLoader(Rows(), batch_size=None, shuffle=True, num_workers=2)),
+    "own batches, persistent workers": kept(train=lambda: DataLoader(Noisy(), batch_sampler=OwnBatches(), **WORKERS)),
+    "stateful persistent workers": kept(train=lambda: stateful(shuffle=True, **WORKERS)),
     "stateful workers": kept(train=lambda: stateful(shuffle=True, num_workers=2)),
     "combined workers": kept(train=lambda: {"a": noisy(**WORKERS), "b": noisy(batch_size=7, num_workers=1)}),
 }

@@ -44,6 +44,15 @@ class LearningRateMonitor(Callback):
         self.last_weight_decay_values: dict[str, float | None] = {}
         self._written_at: int | None = None  # so that the batches that accumulate for one step write once
 
+    def setup(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        self._written_at = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"written_at": self._written_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._written_at = state_dict["written_at"]
+
     def on_train_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         if not trainer.loggers:
             raise MisconfigurationException(
@@ -53,7 +62,6 @@ class LearningRateMonitor(Callback):
         if self.log_momentum and any(_momentum(group) is None for group in groups):
             warn_once("LearningRateMonitor(log_momentum=True): an optimizer has no momentum; 0 is logged for it.")
         self.lrs, self.last_momentum_values, self.last_weight_decay_values = {}, {}, {}
-        self._written_at = None
         for name, _ in self._groups(trainer, INTERVALS):
             self.lrs[name] = []
             self.last_momentum_values[f"{name}-momentum"] = None
@@ -67,7 +75,8 @@ class LearningRateMonitor(Callback):
             self._write(trainer, INTERVALS if self.logging_interval else ("step",))
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if self.logging_interval != "step":
+        again = trainer.progress.batch and trainer.train_loop.same_run  # it goes on within an epoch: the row is there
+        if self.logging_interval != "step" and not again:
             self._write(trainer, INTERVALS if self.logging_interval else ("epoch",))
 
     def _write(self, trainer: Trainer, intervals: tuple[str, ...]) -> None:
