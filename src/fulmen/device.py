@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from fulmen.errors import MisconfigurationException, nearest
+from fulmen.registry import Registry
 from fulmen.warn import rank_zero_info
 
 
@@ -135,45 +136,19 @@ class MPSAccelerator(Accelerator):
         torch.mps.empty_cache()
 
 
-class Registry(dict[str, dict[str, Any]]):
+class Accelerators(Registry):
     """Accelerators by the name for `accelerator=`.
 
     >>> @AcceleratorRegistry.register("npu", description="a neural processor", slots=2)
     ... class NPUAccelerator(Accelerator): ...
     """
 
-    def register(
-        self,
-        name: str,
-        accelerator: Callable[..., Any] | None = None,
-        description: str = "",
-        override: bool = False,
-        **init_params: Any,
-    ) -> Callable[..., Any]:
-        """Add a class, which `get` calls with `init_params`; without `accelerator` this is a class decorator."""
-        if name in self and not override:
-            raise MisconfigurationException(f"accelerator {name!r} is registered already; override=True replaces it.")
-        if accelerator is None:
-            return lambda cls: self.register(name, cls, description, override, **init_params)
-        self[name] = {"accelerator": accelerator, "description": description, "init_params": init_params}
-        return accelerator
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """A new accelerator of that name, or `default`."""
-        if name not in self and default is None:
-            raise KeyError(f"No accelerator {name!r} is registered.{nearest(name, self)}")
-        return self[name]["accelerator"](**self[name]["init_params"]) if name in self else default
-
-    def remove(self, name: str) -> None:
-        """Forget the accelerator of that name."""
-        del self[name]
-
     def available_accelerators(self) -> set[str]:
         """All registered names, whether or not this machine has such a device."""
         return set(self)
 
 
-AcceleratorRegistry = Registry()
+AcceleratorRegistry = Accelerators("accelerator")
 for _kind in (CPUAccelerator, CUDAAccelerator, MPSAccelerator):
     AcceleratorRegistry.register(_kind.name(), _kind, description=_kind.__doc__ or "")
 
@@ -237,6 +212,11 @@ def _indices(devices: Any, found: int, kind: str) -> list[int]:
             f"devices={devices!r} asks for the {kind} devices {asked}, but this machine has {list(range(found))}."
         )
     return asked
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_usable_cuda_devices(num_devices: int = -1) -> list[int]:

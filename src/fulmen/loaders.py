@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
 from fulmen.data import loader_length
+from fulmen.device import cores
 from fulmen.tree import batch_size as extract_batch_size
 from fulmen.warn import rank_zero_warn
 
@@ -59,5 +59,4 @@ def suggested_max_num_workers(local_world_size: int) -> int:
     """How many workers each rank's loader can have before the processes of this machine outnumber its cores."""
     if local_world_size < 1:
         raise ValueError(f"local_world_size={local_world_size} must be 1 or more: the processes on this machine.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // local_world_size - 1)
+    return max(1, cores() // local_world_size - 1)

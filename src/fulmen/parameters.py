@@ -1,6 +1,9 @@
-"""Parameters of a module: the norms of their gradients, and which of them are shared."""
+"""A module's parameters (the norms of their gradients, which of them are shared) and the modes of its parts."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -41,3 +44,14 @@ def set_shared_parameters(module: nn.Module, shared_params: list[list[str]]) -> 
             owner, _, attribute = name.rpartition(".")
             setattr(module.get_submodule(owner), attribute, parameter)
     return module
+
+
+@contextmanager
+def modes_kept(module: nn.Module) -> Iterator[None]:
+    """Whatever the parts of `module` are set to inside, train or eval, afterwards each is in its own mode again."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -25,6 +26,51 @@ if TYPE_CHECKING:
     from fulmen.optim import LRSchedulerConfig
     from fulmen.precision import Precision
     from fulmen.strategy.base import Strategy
+
+
+def _of(path: str, doc: str = "") -> Any:
+    """A property that reads what stands at a path, such as "strategy.global_rank"."""
+    return property(attrgetter(path), doc=doc or None)
+
+
+def _stage(stage: RunningStage) -> Any:
+    """Whether this stage runs; set to True, it is taken to run."""
+
+    def running(self: Readout) -> bool:
+        return self.state.stage is not None and self.state.stage == stage
+
+    def run(self: Readout, runs: bool) -> None:
+        if runs:
+            self.state.stage = stage
+        elif self.state.stage == stage:
+            self.state.stage = None
+
+    return property(running, run, doc=f"Whether the trainer is {stage.name.lower().replace('_', ' ')}.")
+
+
+def _limit(name: str) -> Any:
+    """A limit of the fit: the loop's, which may be raised there, where the Trainer was given one."""
+
+    def read(self: Readout) -> Any:
+        given = getattr(self.options, name)
+        return given if self.train_loop is None or given is None else getattr(self.train_loop, name)
+
+    return property(read)
+
+
+def _loaders(stage: str) -> Any:
+    """The loaders of a stage as the user gave them."""
+    return property(lambda self: self.sources[stage].raw if stage in self.sources else None)
+
+
+def _counts(stage: str) -> Any:
+    """How many batches of each loader a validation or a test takes."""
+
+    def read(self: Readout) -> list[int | float]:
+        loop = self.evaluation
+        return list(loop.counts) if loop is not None and loop.stage == stage else []
+
+    return property(read)
 
 
 def _stage(stage: RunningStage) -> Any:
@@ -65,6 +111,11 @@ class Readout:
     prediction: PredictLoop | None
     sources: dict[str, Source]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave behind what a run has built; they can start one of their own."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("hooks", "step")}
+        return kept | dict.fromkeys(("train_loop", "evaluation", "prediction"))
+
     # ---- metrics
 
     @property
@@ -88,39 +139,12 @@ class Readout:
 
     # ---- counters
 
-    @property
-    def global_step(self) -> int:
-        """Optimizer steps so far, over all optimizers."""
-        return self.progress.steps
-
-    @property
-    def current_epoch(self) -> int:
-        """The running epoch, from 0; it goes up after the hooks of the epoch's end."""
-        return self.progress.epoch
-
-    @property
-    def max_epochs(self) -> int | None:
-        return self._limit("max_epochs")
-
-    @property
-    def min_epochs(self) -> int | None:
-        return self._limit("min_epochs")
-
-    @property
-    def max_steps(self) -> int:
-        return self._limit("max_steps")
-
-    @property
-    def min_steps(self) -> int | None:
-        return self._limit("min_steps")
-
-    def _limit(self, name: str) -> Any:
-        loop = self.train_loop
-        return (
-            getattr(loop, name)
-            if loop is not None and getattr(self.options, name) is not None
-            else getattr(self.options, name)
-        )
+    global_step: int = _of("progress.steps", "Optimizer steps so far, over all optimizers.")
+    current_epoch: int = _of("progress.epoch", "The running epoch, from 0; it goes up after the hooks of its end.")
+    max_epochs: int | None = _limit("max_epochs")
+    min_epochs: int | None = _limit("min_epochs")
+    max_steps: int = _limit("max_steps")
+    min_steps: int | None = _limit("min_steps")
 
     @property
     def is_last_batch(self) -> bool:
@@ -168,48 +192,22 @@ class Readout:
 
     # ---- data
 
-    def _source(self, stage: str) -> Any:
-        source = self.sources.get(stage)
-        return None if source is None else source.raw
-
-    @property
-    def train_dataloader(self) -> Any:
-        return self._source("train")
-
-    @property
-    def val_dataloaders(self) -> Any:
-        return self._source("val")
-
-    @property
-    def test_dataloaders(self) -> Any:
-        return self._source("test")
-
-    @property
-    def predict_dataloaders(self) -> Any:
-        return self._source("predict")
+    train_dataloader: Any = _loaders("train")
+    val_dataloaders: Any = _loaders("val")
+    test_dataloaders: Any = _loaders("test")
+    predict_dataloaders: Any = _loaders("predict")
+    num_val_batches: list[int | float] = _counts("validation")
+    num_test_batches: list[int | float] = _counts("test")
+    num_sanity_val_steps: int
 
     @property
     def num_training_batches(self) -> int | float:
         return self.train_loop.num_batches if self.train_loop is not None else 0
 
-    def _counts(self, stage: str) -> list[int | float]:
-        loop = self.evaluation
-        return list(loop.counts) if loop is not None and loop.stage == stage else []
-
-    @property
-    def num_val_batches(self) -> list[int | float]:
-        return self._counts("validation")
-
     @property
     def num_sanity_val_batches(self) -> list[int | float]:
         most = self.num_sanity_val_steps
-        return [count if most == -1 else min(count, most) for count in self._counts("validation")]
-
-    num_sanity_val_steps: int
-
-    @property
-    def num_test_batches(self) -> list[int | float]:
-        return self._counts("test")
+        return [count if most == -1 else min(count, most) for count in self.num_val_batches]
 
     @property
     def num_predict_batches(self) -> list[int | float]:
@@ -220,47 +218,21 @@ class Readout:
         """Whether fit validates."""
         return self.evaluation is not None and self.evaluation.enabled and self.sources["val"].exists
 
-    @property
-    def distributed_sampler_kwargs(self) -> dict[str, Any] | None:
-        return self.strategy.distributed_sampler_kwargs
-
     # ---- where
 
-    @property
-    def global_rank(self) -> int:
-        return self.strategy.global_rank
-
-    @property
-    def local_rank(self) -> int:
-        return self.strategy.local_rank
-
-    @property
-    def node_rank(self) -> int:
-        return self.strategy.node_rank
-
-    @property
-    def world_size(self) -> int:
-        return self.strategy.world_size
-
-    @property
-    def num_nodes(self) -> int:
-        return self.strategy.num_nodes
-
-    @property
-    def is_global_zero(self) -> bool:
-        return self.strategy.is_global_zero
-
-    @property
-    def device_ids(self) -> list[int]:
-        return self.strategy.device_ids
+    global_rank: int = _of("strategy.global_rank")
+    local_rank: int = _of("strategy.local_rank")
+    node_rank: int = _of("strategy.node_rank")
+    world_size: int = _of("strategy.world_size")
+    num_nodes: int = _of("strategy.num_nodes")
+    is_global_zero: bool = _of("strategy.is_global_zero")
+    device_ids: list[int] = _of("strategy.device_ids")
+    distributed_sampler_kwargs: dict[str, Any] | None = _of("strategy.distributed_sampler_kwargs")
+    default_root_dir: str = _of("options.default_root_dir")
 
     @property
     def num_devices(self) -> int:
         return len(self.device_ids)
-
-    @property
-    def default_root_dir(self) -> str:
-        return self.options.default_root_dir
 
     @property
     def log_dir(self) -> str | None:
@@ -272,9 +244,12 @@ class Readout:
 
     # ---- parts
 
-    @property
-    def lightning_module(self) -> LightningModule:
-        return self._module  # type: ignore[return-value]
+    lightning_module: LightningModule = _of("_module")
+    lr_scheduler_configs: list[LRSchedulerConfig] = _of("_scheduler_configs")
+    precision: str = _of("precision_plugin.precision")
+    scaler: Any = _of("precision_plugin.scaler")
+    predict_loop: PredictLoop | None = _of("prediction")
+    fit_loop: Any = _of("train_loop", "Raise its max_epochs or max_steps to go on with another fit of the same module.")
 
     @property
     def model(self) -> Any:
@@ -288,18 +263,6 @@ class Readout:
     @optimizers.setter
     def optimizers(self, optimizers: list[Any]) -> None:
         self._optimizers = optimizers
-
-    @property
-    def lr_scheduler_configs(self) -> list[LRSchedulerConfig]:
-        return self._scheduler_configs
-
-    @property
-    def precision(self) -> str:
-        return self.precision_plugin.precision
-
-    @property
-    def scaler(self) -> Any:
-        return self.precision_plugin.scaler
 
     @property
     def logger(self) -> Any:
@@ -341,15 +304,6 @@ class Readout:
         loop = self.train_loop
         return None if loop is None or loop.schedule.interval_s is not None else loop.schedule.every
 
-    @property
-    def predict_loop(self) -> PredictLoop | None:
-        return self.prediction
-
-    @property
-    def fit_loop(self) -> Any:
-        """The training loop; raise its max_epochs or max_steps to go on with another fit of the same module."""
-        return self.train_loop
-
     # ---- state
 
     @property
@@ -368,9 +322,7 @@ class Readout:
     def evaluating(self) -> bool:
         return self.state.stage is not None and self.state.stage.evaluating
 
-    @property
-    def fn(self) -> TrainerFn | None:
-        return self.state.fn
+    fn: TrainerFn | None = _of("state.fn")
 
     def init_module(self, empty_init: bool | None = None) -> Any:
         """A context in which a module is made on the device and in the precision of this trainer.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from fulmen.parameters import modes_kept
 from fulmen.seed import isolate_rng
 from fulmen.tree import move
 
@@ -119,7 +120,6 @@ class ModelSummary:
 
         model, example = self._model, move(self._model.example_input_array, self._model.device)
         precision = model.trainer.precision_plugin if getattr(model, "_trainer", None) else None
-        modes = [(module, module.training) for module in model.modules()]
         counter = FlopCounterMode(display=False)
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -128,12 +128,9 @@ class ModelSummary:
                 example = precision.convert_input(example)
                 stack.enter_context(precision.forward_context())
             stack.enter_context(counter)
-            try:
-                model.eval()
-                _call(model, example)
-            finally:
-                for module, training in modes:
-                    module.training = training
+            stack.enter_context(modes_kept(model))
+            model.eval()
+            _call(model, example)
         self._flops = {name: dict(counts) for name, counts in counter.get_flop_counts().items()}
 
     def _get_summary_data(self) -> list[tuple[str, list[str]]]:

@@ -24,8 +24,8 @@ LAYERS = [
     {"options", "hooks", "optim", "logs", "slots", "data", "batched", "combined", "position", "loaders", "checkpoint"}
     | {"summary", "introspection", "types", "states"},
     {"strategy", "slurm", "precision", "device", "callbacks.base", "lifecycle", "export"},
-    {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress", "loop.guard"}
-    | {"loop.resume"},
+    {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "registry", "loop.progress"}
+    | {"loop.guard", "loop.resume"},
     {"tree", "seed", "warn", "errors", "transfer", "__init__"},
 ]
 HEIGHT = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}

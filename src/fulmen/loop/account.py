@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -15,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fulmen.batched import is_batched
+from fulmen.device import cores
 from fulmen.warn import rank_zero_info
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Account:
                 "a TensorDataset, gives each batch in one call."
             )
         work = (load + rest) * workers if workers else load  # of one core, for a batch
-        more = min(math.ceil(work / rest), _cores() // processes - 1)
+        more = min(math.ceil(work / rest), cores() // processes - 1)
         if more > workers:
             saved = 1 - max(rest, work / more) / (load + rest)
             if saved > WORTHWHILE:
@@ -187,10 +187,6 @@ def counted(name: str) -> Callable[[Method], Method]:
 def is_idle(device: torch.device) -> Callable[[], bool] | None:
     """How to ask whether the device has done all that it was given; None where the host computes itself."""
     return (lambda: torch.cuda.current_stream(device).query()) if device.type == "cuda" else None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _time(seconds: float) -> str:

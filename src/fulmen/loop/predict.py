@@ -10,6 +10,7 @@ from fulmen.hooks import check_step
 from fulmen.loop.evaluate import step_call
 from fulmen.loop.fetch import Fetch
 from fulmen.loop.source import Source
+from fulmen.parameters import modes_kept
 
 if TYPE_CHECKING:
     from fulmen.trainer import Trainer
@@ -34,9 +35,9 @@ class PredictLoop:
         self.source.load(trainer.strategy, trainer.options.use_distributed_sampler, overfit=False)
         self.counts = self.source.limits(trainer.limit_predict_batches, "limit_predict_batches")
         takes = check_step(self.module, "predict_step")
-        modes = {m: m.training for m in self.module.modules()}
-        hooks.on_predict_model_eval[0]() if hooks.on_predict_model_eval else self.module.eval()
-        with torch.inference_mode() if trainer.options.inference_mode else torch.no_grad():
+        no_grad = torch.inference_mode() if trainer.options.inference_mode else torch.no_grad()
+        with modes_kept(self.module), no_grad:
+            hooks.on_predict_model_eval[0]() if hooks.on_predict_model_eval else self.module.eval()
             for hook in (*hooks.on_predict_start, *hooks.on_predict_epoch_start):
                 hook()
             for idx, count in enumerate(self.counts):
@@ -44,8 +45,6 @@ class PredictLoop:
                 self.run_loader(idx, count, takes)
             for hook in (*hooks.on_predict_epoch_end, *hooks.on_predict_end):
                 hook()
-        for module, mode in modes.items():
-            module.training = mode
         self.fetch = None
         return self.predictions if self.keep else None
 

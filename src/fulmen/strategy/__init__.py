@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import torch
 
 from fulmen.device import Accelerator
 from fulmen.errors import MisconfigurationException, nearest
+from fulmen.registry import Registry
 from fulmen.strategy.base import SingleDeviceStrategy, Strategy
 from fulmen.strategy.environment import TorchElasticEnvironment
 
@@ -24,32 +24,11 @@ _HOMES = {"DDPStrategy": "ddp", "ParallelStrategy": "parallel"}  # loaded on fir
 NOT_THERE_YET = ("fsdp", "deepspeed", "xla", "single_xla", "single_tpu")
 
 
-class Registry(dict[str, dict[str, Any]]):
+class Strategies(Registry):
     """Strategies by the name for `strategy=`.
 
     >>> StrategyRegistry.register("ddp_static", DDPStrategy, description="for fixed graphs", static_graph=True)
     """
-
-    def register(
-        self,
-        name: str,
-        strategy: Callable[..., Any] | str | None = None,
-        description: str = "",
-        override: bool = False,
-        **init_params: Any,
-    ) -> Any:
-        """Add a class, which `get` calls with `init_params`; without `strategy` this is a class decorator."""
-        if name in self and not override:
-            raise MisconfigurationException(f"strategy {name!r} is registered already; override=True replaces it.")
-        if strategy is None:
-            return lambda cls: self.register(name, cls, description, override, **init_params)
-        self[name] = {
-            "strategy": strategy,
-            "strategy_name": name,
-            "description": description,
-            "init_params": init_params,
-        }
-        return strategy
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         entry = super().__getitem__(name)
@@ -59,17 +38,10 @@ class Registry(dict[str, dict[str, Any]]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """A new strategy of that name, or `default`."""
+        strategy = super().get(name, default)
         if name in self:
-            strategy = self[name]["strategy"](**self[name]["init_params"])
             strategy.name = name
-            return strategy
-        if default is not None:
-            return default
-        raise KeyError(f"No strategy {name!r} is registered.{nearest(name, self)}")
-
-    def remove(self, name: str) -> None:
-        """Forget the strategy of that name."""
-        del self[name]
+        return strategy
 
     def available_strategies(self) -> list[str]:
         """All registered names."""
@@ -82,7 +54,7 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-StrategyRegistry = Registry()
+StrategyRegistry = Strategies("strategy")
 StrategyRegistry.register("single_device", SingleDeviceStrategy, description="one process on one device")
 for _name, _method in {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}.items():
     _description = f"data parallel, processes started by {_method}"

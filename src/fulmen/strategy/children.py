@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
+from fulmen.device import cores
 from fulmen.errors import MisconfigurationException
 from fulmen.strategy.environment import ClusterEnvironment
 
@@ -147,8 +148,7 @@ def place(environment: ClusterEnvironment, port: int, local_rank: int, num_proce
 
 def threads(num_processes: int) -> int:
     """The part of the cores that each process gets, unless OMP_NUM_THREADS says it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(os.environ.get("OMP_NUM_THREADS", max(1, cores // num_processes)))
+    return int(os.environ.get("OMP_NUM_THREADS", max(1, cores() // num_processes)))
 
 
 def command() -> list[str]:
