@@ -116,6 +116,11 @@ def seconds(value: str | timedelta | dict[str, int], argument: str) -> float:
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=rest).total_seconds()
 
 
+def listed(given: Any) -> list[Any]:
+    """An argument that takes one thing or several, as a list."""
+    return [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+
+
 def is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -189,6 +194,18 @@ SWITCHES = (
 )  # fmt: skip
 
 
+CHOICES: dict[str, tuple[tuple[Any, ...], str]] = {
+    "gradient_clip_algorithm": (("norm", "value", None), ""),
+    "nonfinite": (
+        ("warn", "stop", "skip", "rewind", None),
+        "; with None a run stops too, but no step waits for a look at its gradients",
+    ),
+    "resume": (("auto", None), "; a file to go on from is given to fit(ckpt_path=...)"),
+    "deterministic": ((True, False, "warn", None), ""),
+}
+"""What is allowed, and what else there is to say of it."""
+
+
 def _check_choices(options: Options) -> None:
     if not isinstance(options.fast_dev_run, (bool, int)) or options.fast_dev_run < 0:
         raise TypeError(
@@ -197,24 +214,13 @@ def _check_choices(options: Options) -> None:
     value = options.gradient_clip_val
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise TypeError(f"gradient_clip_val={value!r} must be an int or float.")
-    algorithm = options.gradient_clip_algorithm
-    if algorithm is not None and str(algorithm).lower() not in ("norm", "value"):
-        raise MisconfigurationException(
-            f"gradient_clip_algorithm={algorithm!r} is not valid: allowed are 'norm' and 'value'."
-        )
-    if options.nonfinite not in (None, "warn", "stop", "skip", "rewind"):
-        hint = nearest(options.nonfinite, ("warn", "stop", "skip", "rewind"))
-        raise MisconfigurationException(
-            f"nonfinite={options.nonfinite!r} must be 'warn', 'stop', 'skip' or 'rewind'; without it a run stops too, "
-            f"but no step waits for a look at its gradients.{hint}"
-        )
     _check_compile(options.compile)
-    if options.resume not in (None, "auto"):
-        raise MisconfigurationException(
-            f"resume={options.resume!r} must be 'auto' or None; a file to go on from is given to fit(ckpt_path=...)."
-        )
-    if options.deterministic not in (None, True, False, "warn"):
-        raise MisconfigurationException(f"deterministic={options.deterministic!r} must be True, False or 'warn'.")
+    for name, (allowed, more) in CHOICES.items():
+        value = getattr(options, name)
+        if value not in allowed and (name != "gradient_clip_algorithm" or str(value).lower() not in allowed):
+            *first, last = map(repr, allowed)
+            hint = nearest(value, [one for one in allowed if isinstance(one, str)])
+            raise MisconfigurationException(f"{name}={value!r} must be {', '.join(first)} or {last}{more}.{hint}")
 
 
 COMPILE = ("fullgraph", "dynamic", "backend", "mode", "options", "disable")
@@ -242,13 +248,10 @@ def _check_switches(options: Options) -> None:
 def _check_absent(options: Options) -> None:
     if options.profiler is not None:
         words = ("simple", "advanced", "pytorch", "xla")
-        if isinstance(options.profiler, str) and options.profiler not in words:
-            raise MisconfigurationException(
-                f"profiler={options.profiler!r} is not known.{nearest(options.profiler, words)} Profilers are {words}."
-            )
+        hint = "" if options.profiler in words else nearest(options.profiler, words)
         raise MisconfigurationException(
-            f"profiler={options.profiler!r}: profilers are not part of Fulmen yet; leave the argument out (the known "
-            f"names will be {words})."
+            f"profiler={options.profiler!r}: profilers are not part of Fulmen yet; leave the argument out. "
+            f"Their names will be {words}.{hint}"
         )
     if options.model_registry is not None:
         raise MisconfigurationException(
@@ -275,8 +278,7 @@ def _check_loggers(options: Options) -> None:
 def _check_callbacks(options: Options) -> None:
     from fulmen.callbacks.base import Callback, Checkpoint
 
-    given = options.callbacks
-    callbacks = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+    callbacks = listed(options.callbacks)
     for callback in callbacks:
         if isinstance(callback, type):
             raise TypeError(f"callbacks has the class {callback.__name__}; give an instance: {callback.__name__}(...).")
@@ -304,7 +306,6 @@ def _defaults(options: Options) -> Options:
             max_epochs = 1000
         else:
             max_epochs = -1
-    callbacks = options.callbacks
     overfit = options.overfit_batches
     limits: dict[str, Any] = {
         name: 1.0 if getattr(options, name) is None else getattr(options, name) for name in LIMITS
@@ -318,7 +319,7 @@ def _defaults(options: Options) -> Options:
     return replace(
         options,
         max_epochs=max_epochs,
-        callbacks=[] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks],
+        callbacks=listed(options.callbacks),
         logger=True if options.logger is None else options.logger,
         val_check_interval=1.0 if options.val_check_interval is None else options.val_check_interval,
         num_sanity_val_steps=2 if options.num_sanity_val_steps is None else options.num_sanity_val_steps,
@@ -346,18 +347,14 @@ def _fast_dev_run(options: Options) -> Options:
 
 
 def _barebones(options: Options) -> Options:
-    asked = {
-        "enable_checkpointing": options.enable_checkpointing, "logger": options.logger,
-        "enable_progress_bar": options.enable_progress_bar, "enable_model_summary": options.enable_model_summary,
-        "num_sanity_val_steps": options.num_sanity_val_steps, "log_every_n_steps": options.log_every_n_steps,
-        "fast_dev_run": options.fast_dev_run, "detect_anomaly": options.detect_anomaly, "profiler": options.profiler,
+    off = {
+        "enable_checkpointing": False, "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
+        "num_sanity_val_steps": 0, "log_every_n_steps": 0,
     }  # fmt: skip
-    wrong = [f"{name}={value!r}" for name, value in asked.items() if value]
+    asked = (*off, "fast_dev_run", "detect_anomaly", "profiler")
+    wrong = [f"{name}={value!r}" for name in asked if (value := getattr(options, name))]
     if wrong:
         raise MisconfigurationException(
             f"barebones=True turns off what {', '.join(wrong)} asks for; drop one of the two."
         )
-    return replace(
-        options, enable_checkpointing=False, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        num_sanity_val_steps=0, log_every_n_steps=0,
-    )  # fmt: skip
+    return replace(options, **off)

@@ -11,7 +11,7 @@ from fulmen.callbacks.base import Callback, Checkpoint
 from fulmen.errors import MisconfigurationException
 from fulmen.hooks import order
 from fulmen.loggers.base import DummyLogger, Logger
-from fulmen.options import Options
+from fulmen.options import Options, listed
 from fulmen.precision import Precision
 
 
@@ -64,7 +64,7 @@ def callbacks(options: Options) -> list[Callback]:
 
 def merge(own: list[Callback], brought: Any) -> list[Callback]:
     """The trainer's callbacks with those of the module's configure_callbacks, which replace their own class."""
-    brought = [] if brought is None else list(brought) if isinstance(brought, (list, tuple)) else [brought]
+    brought = listed(brought)
     for callback in brought:
         if not isinstance(callback, Callback):
             raise TypeError(f"configure_callbacks returned {callback!r}, which is not an instance of fulmen.Callback.")
@@ -76,9 +76,8 @@ def plugins(options: Options) -> dict[str, Any]:
     """plugins= sorted by what they are: precision, checkpoint_io, environment, layer_sync; at most one of each."""
     from fulmen.strategy.environment import ClusterEnvironment
 
-    given = options.plugins
     found: dict[str, Any] = {}
-    for plugin in [] if given is None else given if isinstance(given, (list, tuple)) else [given]:
+    for plugin in listed(options.plugins):
         if isinstance(plugin, Precision):
             kind = "precision"
         elif isinstance(plugin, ClusterEnvironment):

@@ -307,13 +307,12 @@ def _todays(arguments: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]
 
 def _spelled_old(arguments: dict[str, Any]) -> bool:
     """Values of today's arguments that only older programs give, or that stand in the environment."""
-    accelerator, strategy, plugins = (arguments[name] for name in ("accelerator", "strategy", "plugins"))
-    plugins = plugins if isinstance(plugins, (list, tuple)) else [plugins]
+    accelerator, strategy = arguments["accelerator"], arguments["strategy"]
     return (
         any(arguments[name] is None for name in ("accelerator", "devices", "strategy", "max_steps"))
         or (isinstance(accelerator, str) and accelerator not in ("auto", "gpu", *device.AcceleratorRegistry))
         or (isinstance(strategy, str) and strategy != "auto" and strategy not in strategies.StrategyRegistry)
-        or any(isinstance(plugin, (str, strategies.Strategy)) for plugin in plugins)
+        or any(isinstance(plugin, (str, strategies.Strategy)) for plugin in options.listed(arguments["plugins"]))
         or isinstance(arguments["accumulate_grad_batches"], dict)
         or arguments["profiler"] is True
         or any(variable.startswith(("PL_TRAINER_", "FULMEN_DEVICES")) for variable in os.environ)
