@@ -75,8 +75,9 @@ class LearningRateMonitor(Callback):
             self._write(trainer, INTERVALS if self.logging_interval else ("step",))
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        again = trainer.progress.batch and trainer.train_loop.same_run  # it goes on within an epoch: the row is there
-        if self.logging_interval != "step" and not again:
+        loop = trainer.train_loop
+        goes_on = loop is not None and loop.same_run and trainer.progress.batch  # within an epoch that has its row
+        if self.logging_interval != "step" and not goes_on:
             self._write(trainer, INTERVALS if self.logging_interval else ("epoch",))
 
     def _write(self, trainer: Trainer, intervals: tuple[str, ...]) -> None:
