@@ -216,6 +216,9 @@ class LightningOptimizer:
             raise AttributeError(name)
         return getattr(self._optimizer, name)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LightningOptimizer, (self._optimizer,), self.__dict__  # pickle takes `__class__` at its word
+
     def __repr__(self) -> str:
         return repr(self._optimizer)
 

@@ -1,4 +1,4 @@
-"""What a run in processes of its own hands back to the program that started it."""
+"""What a run in processes of its own starts with, and hands back to the program that started it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ from fulmen.loop.progress import Progress
 
 if TYPE_CHECKING:
     from fulmen.trainer import Trainer
+
+
+def arrive(trainer: Trainer) -> None:
+    """In the new process: the module and callbacks came with tensors that all ranks share, and get their own."""
+    module, datamodule = trainer.lightning_module, trainer.datamodule
+    module.trainer = trainer
+    if datamodule is not None:
+        datamodule.trainer = trainer
+    tree.map_tensors(_unshare, [vars(part) for part in (*module.modules(), *trainer.callbacks)])
+
+
+def _unshare(tensor: Any) -> Any:
+    if isinstance(tensor, torch.Tensor) and tensor.is_shared():
+        tensor.data = tensor.data.clone()
+    return tensor
 
 
 def hand_back(trainer: Trainer) -> dict[str, Any]:

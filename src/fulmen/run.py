@@ -20,7 +20,7 @@ from fulmen.loop.guard import is_anomaly, located
 from fulmen.loop.progress import VALIDATION_OVER, Progress
 from fulmen.loop.source import Source
 from fulmen.module import LightningModule
-from fulmen.outcome import hand_back, take_back
+from fulmen.outcome import arrive, hand_back, take_back
 from fulmen.readout import Readout
 from fulmen.seed import capture, isolate_rng, restore
 from fulmen.signals import Signals
@@ -129,9 +129,7 @@ class Run(Readout):
         restore(random_states)
         self.signals.pass_on = None
         self.strategy.starts_anew = False
-        for owner in (self._module, self.datamodule):
-            if owner is not None:
-                owner.trainer = self._trainer
+        arrive(self._trainer)
         result = self._guard(work)
         if isinstance(result, BaseException):
             raise result
@@ -269,7 +267,7 @@ class Run(Readout):
         module, datamodule = self.lightning_module, self.datamodule
         self.hooks = hooks.build(self, module, self.callbacks)
         for callback in self.callbacks:
-            callback.__dict__["log"], callback.__dict__["log_dict"] = module.log, module.log_dict
+            callback.__dict__["_logs_with"] = module
         if self.options.barebones:
             module.__dict__["log"] = _silent
         self._prepare_data()
@@ -387,7 +385,7 @@ class Run(Readout):
         """Rebuild the hook table if the list of callbacks was changed."""
         if self.hooks.callbacks != self.callbacks:
             for callback in self.callbacks:
-                callback.__dict__["log"] = self.lightning_module.log
+                callback.__dict__["_logs_with"] = self.lightning_module
             self.hooks = hooks.build(self, self.lightning_module, self.callbacks)
             self.step.attach(self.hooks)
 

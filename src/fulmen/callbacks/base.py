@@ -35,16 +35,22 @@ class Callback:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave the trainer behind, and the module that it logs with."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
+        return {name: value for name, value in self.__dict__.items() if name != "_logs_with"}
 
     def log(self, *args: Any, **kwargs: Any) -> None:
         """The same as `LightningModule.log`, in every hook where that may be called; `log_dict` likewise."""
-        raise RuntimeError(
-            f"{type(self).__name__} logs while no trainer runs it. "
-            "Pass the callback to Trainer(callbacks=[...]) and log inside its hooks."
-        )
+        self._logging_module().log(*args, **kwargs)
 
-    log_dict = log
+    def log_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._logging_module().log_dict(*args, **kwargs)
+
+    def _logging_module(self) -> Any:
+        if "_logs_with" not in self.__dict__:
+            raise RuntimeError(
+                f"{type(self).__name__} logs while no trainer runs it. "
+                "Pass the callback to Trainer(callbacks=[...]) and log inside its hooks."
+            )
+        return self.__dict__["_logs_with"]
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a restart, as plain data."""
