@@ -73,21 +73,6 @@ def _counts(stage: str) -> Any:
     return property(read)
 
 
-def _stage(stage: RunningStage) -> Any:
-    """Whether this stage runs; set to True, it is taken to run."""
-
-    def running(self: Readout) -> bool:
-        return self.state.stage is not None and self.state.stage == stage
-
-    def run(self: Readout, runs: bool) -> None:
-        if runs:
-            self.state.stage = stage
-        elif self.state.stage == stage:
-            self.state.stage = None
-
-    return property(running, run, doc=f"Whether the trainer is {stage.name.lower().replace('_', ' ')}.")
-
-
 class Readout:
     """The properties of Trainer; all of them answer before, during and after a run."""
 

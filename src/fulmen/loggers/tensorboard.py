@@ -14,6 +14,7 @@ from torch import nn
 
 from fulmen.checkpoint.places import is_remote, join
 from fulmen.loggers import base
+from fulmen.parameters import modes_kept
 from fulmen.seed import isolate_rng
 from fulmen.tree import move
 from fulmen.warn import rank_zero_only, rank_zero_warn
@@ -150,15 +151,10 @@ class TensorBoardLogger(base.FolderLogger):
             rank_zero_warn("log_graph=True needs an example: set self.example_input_array in the module's __init__.")
             return
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        training = [module for module in model.modules() if module.training]
-        with isolate_rng(), torch.no_grad(), warnings.catch_warnings():
+        with isolate_rng(), modes_kept(model), torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`torch.jit.*deprecated", DeprecationWarning)  # TensorBoard's own doing
-            try:
-                self.experiment.add_graph(model.eval(), move(input_array, device))
-                self._graph_written = True
-            finally:
-                for module in training:
-                    module.training = True
+            self.experiment.add_graph(model.eval(), move(input_array, device))
+            self._graph_written = True
 
     @rank_zero_only
     def save(self) -> None:
