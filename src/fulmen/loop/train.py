@@ -304,13 +304,13 @@ class TrainLoop:
             self.batch_idx = idx = progress.batch
             logs.batch = batch
             answer = None
-            for hook in batch_start:
+            for hook in batch_start if batch is not None else ():
                 answer = hook(batch, idx)
             if answer == -1 and self.module_skips(batch_start):
                 self.schedulers.after_epoch(progress.epoch + 1)
                 return
             step.is_last = fetch.is_last
-            output = run_step(batch, idx)
+            output = run_step(batch, idx) if batch is not None else self.pass_over()
             progress.batch = idx + 1
             progress.batches += 1
             if logs.unsynced:
@@ -359,6 +359,11 @@ class TrainLoop:
             return self.step.run(pull, batch_idx)
         except StopIteration:
             return None
+
+    def pass_over(self) -> None:
+        """A batch that is None, as a collate_fn gives one that found no good sample: nothing is trained on."""
+        self.step.stepping = False
+        rank_zero_warn("The train dataloader gave None instead of a batch: it is passed over, without a step.")
 
     def module_skips(self, batch_start: tuple[Callable[..., Any], ...]) -> bool:
         """A -1 counts when the module's own hook, the last one, returned it."""
