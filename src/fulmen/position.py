@@ -138,6 +138,13 @@ def is_running(loader: Any) -> bool:
     return getattr(loader, "persistent_workers", False) and getattr(loader, "_iterator", None) is not None
 
 
+def end_workers(loader: Any) -> None:
+    """Persistent workers of a copy that was made for a run; garbage collection would wait seconds for each of them."""
+    if is_running(loader) and isinstance(_lists(loader), Lists):
+        loader._iterator._shutdown_workers()
+        loader._iterator = None
+
+
 def _ran_before(loader: Any) -> bool:
     return isinstance(loader, DataLoader) and loader in _ran
 

@@ -100,6 +100,8 @@ class Run(Readout):
             tell(self._trainer, error)
             raise
         finally:
+            for source in self.sources.values():
+                source.close()
             self.logs.enter(None)
             if self._module is not None:
                 self._module.__dict__["_logs"] = None

@@ -87,6 +87,11 @@ class Source:
     def _parts(self) -> list[Any]:
         return [part for loader in self.loaders for part in getattr(loader, "flattened", [loader])]
 
+    def close(self) -> None:
+        """At the end of the run."""
+        for loader in self._parts():
+            position.end_workers(loader)
+
     def state_dict(self) -> dict[str, Any]:
         """What of the loaders moves from one pass to the next."""
         return {
