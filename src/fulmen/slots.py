@@ -29,12 +29,12 @@ class Slot:
     """What one call site logs under one name: the last value and, for on_epoch, what is kept of the epoch so far."""
 
     __slots__ = (
-        "dtype", "epoch_name", "graph", "last", "logger", "metric_attribute", "name", "on_epoch", "on_step", "op",
+        "dtype", "epoch_name", "graph", "last", "logger", "name", "on_epoch", "on_step", "op",
         "per_batch", "prog_bar", "rule", "step_name", "store", "sync", "total", "weight",
     )  # fmt: skip
 
     def __init__(self, name: str, rule: tuple[Any, ...], store: LogStore) -> None:
-        prog_bar, logger, on_step, on_epoch, op, sync, _, graph, metric_attribute, _ = rule
+        prog_bar, logger, on_step, on_epoch, op, sync, _, graph, _, _ = rule
         phase = store.phase
         assert phase is not None
         self.name, self.rule, self.store = name, rule, store
@@ -42,7 +42,6 @@ class Slot:
         self.on_step = phase.on_step if on_step is None else on_step
         self.on_epoch = phase.on_epoch if on_epoch is None else on_epoch
         self.op, self.sync, self.graph = operation(op), sync and store.strategy.world_size > 1, graph
-        self.metric_attribute = metric_attribute
         self.dtype = torch.float32
         self.last: Any = None
         self.total: Any = None

@@ -116,25 +116,14 @@ class Step:
 class AutomaticStep(Step):
     """training_step, zero_grad, backward, clip and step, in the order that the hooks' documentation gives."""
 
-    def __init__(
-        self,
-        module: LightningModule,
-        optimizers: list[Optimizer],
-        strategy: Strategy,
-        precision: Precision,
-        progress: Progress,
-    ) -> None:
-        super().__init__(module, optimizers, strategy, precision, progress)
+    def __init__(self, module: LightningModule, optimizers: list[Optimizer], *engine: Any) -> None:
+        super().__init__(module, optimizers, *engine)
         self.optimizer: Any = optimizers[0] if optimizers else None
         self.wrapped: Any = self.optimizers[0] if optimizers else None  # the same as steps and hooks see it
         self.clip: tuple[Any, str | None] | None = None
         self.first = True
-        self.batch: Any = None
-        self.batch_idx = 0
         self.output: Any = None
         self.checked = False
-        self.suspect = False  # the loss of this window was not finite
-        self.nonfinite = "stop"
 
     def attach(self, hooks: HookTable) -> None:
         super().attach(hooks)

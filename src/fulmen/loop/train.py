@@ -407,7 +407,6 @@ class TrainLoop:
         if self.schedulers.plateaus and (self.fetch is None or self.fetch.is_last or not self.reached_steps):
             self.schedulers.watch("epoch", progress.epoch + 1)
         progress.next_epoch()
-        self.epoch_rng = None
 
     # ---- validation within training
 
