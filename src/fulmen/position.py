@@ -109,8 +109,8 @@ def _skip(iterator: Iterator[Any], loader: Any, skip: int) -> None:
         rank_zero_warn(
             f"To go on where the run stood, the first {skip} batches of {type(loader).__name__} are loaded once more "
             "and thrown away, for it has no state_dict and load_state_dict. A DataLoader over a dataset with "
-            "__getitem__, or torchdata's StatefulDataLoader, goes on at once. An order that the iterable draws as it goes "
-            "needs a generator of its own to be the same again: the model draws from the global ones in between."
+            "__getitem__, or torchdata's StatefulDataLoader, goes on at once. An order that it draws as it goes needs "
+            "a generator of its own to be the same again: the model draws from the global ones in between."
         )
     for _ in range(skip):
         next(iterator, None)
