@@ -64,17 +64,12 @@ def default_folder(trainer: Trainer) -> str:
 
 def prepare(folder: str) -> None:
     """Make the folder, without the unfinished files of killed saves, or raise before any training is lost."""
-    try:
-        places.makedirs(folder)
-        files.remove_leftovers(folder)
-        reason = "" if places.is_remote(folder) or os.access(folder, os.W_OK) else "it is not writable"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    if reason:
+    if reason := places.obstacle(folder):
         raise MisconfigurationException(
             f"ModelCheckpoint cannot save in the folder {folder!r}: {reason}. Pass another dirpath, or another "
             "default_root_dir to the Trainer."
         )
+    files.remove_leftovers(folder)
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

@@ -62,23 +62,47 @@ def makedirs(path: PathLike) -> None:
         local(path).mkdir(parents=True, exist_ok=True)
 
 
+def obstacle(folder: PathLike) -> str:
+    """Make the folder, and say in words why nothing can be written there, if that is so."""
+    try:
+        makedirs(folder)
+    except (FileExistsError, NotADirectoryError):
+        return "it, or a folder above it, is a file"
+    except OSError as error:
+        return error.strerror or str(error)
+    return "" if is_remote(folder) or os.access(local(folder), os.W_OK) else "it is not writable"
+
+
+def names(folder: PathLike) -> list[str]:
+    """What is in `folder`; nothing if there is no such folder."""
+    if is_remote(folder):
+        fs, target = store(str(folder))
+        return [name.rstrip("/").rpartition("/")[2] for name in fs.ls(target, detail=False)] if fs.isdir(target) else []
+    return os.listdir(local(folder)) if local(folder).is_dir() else []
+
+
 def join(folder: PathLike, *names: str) -> str:
     """`names` under `folder`."""
     return "/".join([str(folder).rstrip("/"), *names]) if is_remote(folder) else os.path.join(str(folder), *names)
 
 
+def read(path: PathLike) -> bytes:
+    """All bytes of a file."""
+    if not is_remote(path):
+        return local(path).read_bytes()
+    fs, target = store(str(path))
+    return fs.cat_file(target)
+
+
 def fetch(path: PathLike) -> bytes:
-    """All bytes of a file, here or behind a URL."""
+    """The same, also from a web server."""
     url = str(path)
     try:
-        if not is_remote(path):
-            return local(path).read_bytes()
         if url.startswith(("http://", "https://")):
             from urllib.request import urlopen
 
             with urlopen(url, timeout=60) as answer:
                 return answer.read()
-        fs, target = store(url)
-        return fs.cat_file(target)
+        return read(path)
     except OSError as error:  # what urllib raises for an answer like 404 is one too
         raise MissingCheckpoint(f"{url!r} cannot be read: {error}.") from error

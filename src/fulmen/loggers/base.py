@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from abc import ABC, abstractmethod
@@ -16,7 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fulmen.checkpoint.places import exists, is_remote, join, local, makedirs
+from fulmen.checkpoint import places
+from fulmen.checkpoint.places import exists, is_remote, join, local
 from fulmen.errors import MisconfigurationException
 from fulmen.warn import rank_zero_only, warn_once
 
@@ -24,7 +24,6 @@ MAX_WAITING = 10_000
 """As many rows wait in memory for a disk that fails; older ones are given up."""
 
 HPARAMS_FILE = "hparams.yaml"
-IN_THE_WAY = (FileExistsError, NotADirectoryError)
 
 
 class DummyExperiment:
@@ -172,7 +171,7 @@ class FolderLogger(Logger):
     def version(self) -> int | str:
         """The number after the highest among the experiment's folders, unless one was given."""
         if self._version is None:
-            found = [re.fullmatch(r"version_(\d+)", name) for name in children(self.root_dir)]
+            found = [re.fullmatch(r"version_(\d+)", name) for name in places.names(self.root_dir)]
             self._version = max((int(match[1]) for match in found if match), default=-1) + 1
         return self._version
 
@@ -264,45 +263,17 @@ def flat(params: Mapping[str, Any]) -> dict[str, Any]:
 # ---- folders and files, here or in a store
 
 
-def _store(path: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs
-
-    return url_to_fs(path)
-
-
-def children(folder: str) -> list[str]:
-    """Names of what is in `folder`; none if there is no such folder."""
-    if is_remote(folder):
-        fs, target = _store(folder)
-        return [name.rstrip("/").rpartition("/")[2] for name in fs.ls(target, detail=False)] if fs.isdir(target) else []
-    return os.listdir(folder) if os.path.isdir(folder) else []
-
-
 def open_folder(folder: str) -> None:
     """Make `folder`, and say at once if nothing can be written there."""
-    try:
-        makedirs(folder)
-        if not is_remote(folder) and not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, "it is not writable")
-    except OSError as error:
-        cause = "it, or a folder above it, is a file" if isinstance(error, IN_THE_WAY) else error.strerror or error
-        raise MisconfigurationException(f"save_dir: {folder!r} cannot hold logs: {cause}. Choose another.") from error
-
-
-def read(path: str) -> str:
-    """The text of a file."""
-    if is_remote(path):
-        fs, target = _store(path)
-        return fs.cat_file(target).decode()
-    with open(path, encoding="utf-8", newline="") as file:
-        return file.read()
+    if reason := places.obstacle(folder):
+        raise MisconfigurationException(f"save_dir: {folder!r} cannot hold logs: {reason}. Choose another.")
 
 
 def write(path: str, text: str) -> int:
     """Write a file, whole or not at all; returns its length in bytes."""
     content = text.encode()
     if is_remote(path):
-        fs, target = _store(path)
+        fs, target = places.store(path)
         fs.pipe_file(target, content)
     else:
         partial = f"{path}.partial"

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fulmen.checkpoint import places
 from fulmen.checkpoint.places import exists, is_remote, join
 from fulmen.loggers import base
 from fulmen.warn import rank_zero_only, rank_zero_warn
@@ -93,7 +94,8 @@ class ExperimentWriter:
         self._num_bytes += len(content)
 
     def _written(self, num_rows: int) -> list[dict[str, Any]]:
-        return list(islice(csv.DictReader(io.StringIO(base.read(self.metrics_file_path), newline="")), num_rows))
+        text = places.read(self.metrics_file_path).decode()
+        return list(islice(csv.DictReader(io.StringIO(text, newline="")), num_rows))
 
 
 def _text(columns: list[str], rows: Iterable[dict[str, Any]], header: bool = False) -> str:
@@ -110,7 +112,7 @@ def _put_aside(path: str) -> None:
     if exists(path):
         stem, ending = os.path.splitext(path)
         other = next(name for n in count(1) if not exists(name := f"{stem}-{n}{ending}"))
-        base.write(other, base.read(path))
+        base.write(other, places.read(path).decode())
         rank_zero_warn(f"{path} was there before this run; its rows are in {other} now.")
 
 
