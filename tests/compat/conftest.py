@@ -6,12 +6,14 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from torch.utils.data import DataLoader
 
+from fulmen.combined import CombinedLoader
 from fulmen.compat import names
 
 CLASSES = {
     kind for home in names.COMPLETED for kind in names.load(home).__mro__ if kind.__module__.startswith("fulmen.")
-}
+} | {CombinedLoader, DataLoader}
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ def quiet(kind, *args, **kwargs):
 
 @pytest.mark.parametrize(
     ("path", "folder", "name"),
-    [("out/{epoch}-{val_loss:.2f}", "out", "{epoch}-{val_loss:.2f}"), ("out/", "out", None), ("best", ".", "best")],
+    [("out/{epoch}-{loss:.2f}", "out", "{epoch}-{loss:.2f}"), ("out/", "out", "{epoch}"), ("best", ".", "best")],
 )
 def test_filepath_is_a_folder_and_a_template(path, folder, name):
     kept = quiet(ModelCheckpoint, filepath=path)
@@ -38,6 +38,12 @@ def test_filepath_is_a_folder_and_a_template(path, folder, name):
 
 def test_filepath_of_a_folder_that_is_there(tmp_path):
     assert quiet(ModelCheckpoint, filepath=str(tmp_path)).dirpath == str(tmp_path)
+
+
+def test_save_best_only_with_a_folder(tmp_path):
+    best, every = (quiet(ModelCheckpoint, filepath=str(tmp_path / "w"), save_best_only=one) for one in (True, False))
+
+    assert (best.dirpath, best.save_top_k, every.save_top_k) == (str(tmp_path / "w"), 1, -1)
 
 
 def test_a_template_as_the_first_argument_was_filepath():

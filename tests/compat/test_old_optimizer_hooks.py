@@ -178,6 +178,19 @@ def test_the_oldest_optimizer_step_comes_behind_backward_and_clears_the_gradient
     assert trainer.global_step == 4
 
 
+def test_later_the_trainer_cleared_the_gradients_behind_optimizer_step():
+    class Later(Net):
+        def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_idx, second_order_closure=None, on_tpu=False,
+                           using_native_amp=False, using_lbfgs=False):  # fmt: skip
+            self.grad = self.layer.bias.grad.item()
+            optimizer.step()
+
+    module = Later(lr=0.25)
+    make_trainer().fit(module, numbers(4))
+
+    assert module.grad == 1.0
+
+
 def test_the_oldest_optimizer_step_with_lbfgs_gets_the_closure():
     class Lbfgs(Net):
         calls = 0

@@ -11,6 +11,7 @@ from ast import literal_eval
 from collections.abc import Callable
 from typing import Any
 
+from fulmen.compat import loaders, loggers
 from fulmen.compat.arguments import DEFAULTS, RULES, asks_nothing
 
 
@@ -77,3 +78,5 @@ def complete(found: Any) -> None:
         setattr(found, function.__name__, classmethod(function))
     if is_trainer:
         found.default_attributes = classmethod(defaults)
+        loaders.complete(found)
+        loggers.complete_trainer(found)

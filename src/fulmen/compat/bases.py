@@ -151,7 +151,10 @@ REPLACED: dict[str, Callable[[Method], Method]] = {
 def load(
     cls: Any, *args: Any, tags_csv: Any = None, hparam_overrides: dict[str, Any] | None = None, **kwargs: Any
 ) -> Any:
-    """`load_from_checkpoint` that knows `tags_csv` and `hparam_overrides`."""
+    """`load_from_checkpoint` that knows `tags_csv` and `hparam_overrides`, and may be called on an instance."""
+    if not isinstance(cls, type):
+        cls = type(cls)
+        warn_once(f"load_from_checkpoint on an instance is {cls.__name__}.load_from_checkpoint(...) today.")
     file = {} if tags_csv is None else {"hparams_file": _tags(tags_csv)}
     return load_module(cls, *args, **{**kwargs, **file, **(hparam_overrides or {})})
 

@@ -10,10 +10,12 @@ from typing import Any
 from fulmen.warn import warn_once
 
 RENAMED = {
-    "ModelCheckpoint": {"period": "every_n_epochs", "every_n_val_epochs": "every_n_epochs"},
+    "ModelCheckpoint": {
+        "period": "every_n_epochs", "every_n_val_epochs": "every_n_epochs", "save_best_only": "save_top_k",
+    },
     "EarlyStopping": {},
     "DDPStrategy": {"num_nodes": "", "sync_batchnorm": ""},  # the Trainer knows
-}
+}  # fmt: skip
 """Old arguments and their names today; "" where the argument means nothing any more."""
 
 
@@ -31,6 +33,9 @@ def complete(found: Any) -> None:
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         for name in kwargs.keys() & renamed.keys():
             today, value = renamed[name], kwargs.pop(name)
+            if name == "save_best_only":
+                value = 1 if value else -1
+                os.makedirs(kwargs.get("filepath") or ".", exist_ok=True)  # it was always a folder then
             if today:
                 kwargs[today] = value
             warn_once(f"{kind}({name}={value!r}) is {f'{today}=' if today else 'not needed'} today.")
@@ -56,7 +61,8 @@ def _filename(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     path, prefix = kwargs.pop("filepath", None), kwargs.pop("prefix", "")
     if path:
         folder, name = (path, "") if os.path.isdir(path) else os.path.split(path)
-        kwargs |= {"dirpath": folder or ".", "filename": name or None}
+        name = name or "{epoch}"
+        kwargs |= {"dirpath": folder or ".", "filename": name}
         warn_once(f"ModelCheckpoint(filepath={str(path)!r}) is dirpath={folder!r}, filename={name!r} today.")
     if prefix:
         kwargs["filename"] = f"{prefix}-{kwargs.get('filename') or '{epoch}-{step}'}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from fulmen.loggers.base import flat
 from fulmen.optim import LRSchedulerConfig
 from fulmen.tree import move
 
@@ -54,9 +54,25 @@ def _module_available(module_path: str) -> bool:
         return False
 
 
-def _flatten_dict(params: dict[Any, Any], delimiter: str = "/", parent_key: str = "") -> dict[str, Any]:
+def _convert_params(params: Any) -> dict[str, Any]:
+    """Hyperparameters as a dict."""
+    return dict(vars(params) if isinstance(params, Namespace) else params or {})
+
+
+def _flatten_dict(params: Any, delimiter: str = "/", parent_key: str = "") -> dict[str, Any]:
     """A nested dict's values under the keys that lead to them."""
-    return {(f"{parent_key}{delimiter}{key}" if parent_key else key): value for key, value in flat(params).items()}
+    found: dict[str, Any] = {}
+    for key, value in _convert_params(params).items():
+        name = f"{parent_key}{delimiter}{key}" if parent_key else str(key)
+        below = isinstance(value, (Mapping, Namespace))
+        found.update(_flatten_dict(value, delimiter, name) if below else {name: value})
+    return found
+
+
+def _sanitize_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with texts in place of what is no number, text or tensor."""
+    plain = (bool, int, float, str, torch.Tensor)
+    return {name: value if isinstance(value, plain) else str(value) for name, value in params.items()}
 
 
 def _get_default_scheduler_config() -> dict[str, Any]:

@@ -2,10 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from fulmen.compat.functions import _convert_params, _flatten_dict, _sanitize_params
 from fulmen.loggers import Logger, TensorBoardLogger
+from fulmen.loggers.base import prefixed
+from fulmen.warn import warn_once
+
+
+def complete(found: Any) -> None:
+    """Give the base class of loggers what it had for them to call."""
+    if found is LoggerCollection:
+        LoggerCollection.wanted = True
+    for function in (_convert_params, _flatten_dict, _sanitize_params):
+        setattr(Logger, function.__name__, staticmethod(function))
+    members: dict[str, Callable[..., Any]] = {
+        "_add_prefix": lambda self, metrics: prefixed(metrics, getattr(self, "_prefix", "")),
+        "agg_and_log_metrics": lambda self, metrics, step=None: self.log_metrics(metrics, step),
+        "close": lambda self: self.save(),
+    }
+    for name, member in members.items():
+        setattr(Logger, name, member)
+
+
+def complete_trainer(trainer: Any) -> None:
+    """Let `trainer.logger` be all of several loggers."""
+    for name in ("__getitem__", "__iter__"):
+        setattr(Logger, name, _of_all(name))
+    trainer.logger = trainer.logger.getter(_first)
+
+
+def _of_all(method: str) -> Callable[..., Any]:
+    """`trainer.logger` was all of several loggers, of which today's is the first."""
+
+    def call(self: Logger, *arguments: Any) -> Any:
+        warn_once("trainer.logger as a list of several loggers is trainer.loggers today.")
+        return getattr(getattr(self, "_beside", [self]), method)(*arguments)
+
+    return call
+
+
+def _first(trainer: Any) -> Any:
+    """The first, which knows the others; all in one for programs that know the class of that."""
+    loggers = trainer.loggers
+    if len(loggers) > 1 and LoggerCollection.wanted:
+        return LoggerCollection(loggers)
+    for logger in loggers[:1]:
+        logger._beside = loggers
+        return logger
+    return None
 
 
 def _each(method: str) -> Callable[..., None]:
@@ -21,12 +67,17 @@ def _each(method: str) -> Callable[..., None]:
 class LoggerCollection(Logger):
     """Several loggers in one, which the trainer once made of a list."""
 
+    wanted = False
+
     def __init__(self, logger_iterable: Iterable[Any]) -> None:
         super().__init__()
         self._logger_iterable = list(logger_iterable)
 
     def __getitem__(self, index: int) -> Any:
         return self._logger_iterable[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._logger_iterable)
 
     @property
     def experiment(self) -> list[Any]:

@@ -29,7 +29,7 @@ fulmen.collection         apply_to_collection convert_tensors_to_scalars convert
 fulmen.combined           CombinedLoader
 fulmen.compiled           from_compiled to_uncompiled
 fulmen.compat.functions   auto_move_data data_loader load get_filesystem distributed_available _module_available
-                          _flatten_dict _get_default_scheduler_config
+                          _convert_params _flatten_dict _sanitize_params _get_default_scheduler_config
 fulmen.compat.loggers     LoggerCollection TestTubeLogger
 fulmen.compat.names       VERSION
 fulmen.compat.results     EvalResult TrainResult
@@ -47,7 +47,7 @@ fulmen.lifecycle          ModelHooks DataHooks CheckpointHooks
 fulmen.loaders            extract_batch_size has_len has_len_all_ranks has_iterable_dataset sized_len
                           suggested_max_num_workers
 fulmen.loggers            Logger DummyLogger CSVLogger TensorBoardLogger WandbLogger
-fulmen.loggers.base       rank_zero_experiment merge_dicts
+fulmen.loggers.base       rank_zero_experiment merge_dicts prefixed
 fulmen.memory             garbage_collection_cuda is_oom_error is_cuda_out_of_memory is_cudnn_snafu is_out_of_cpu_memory
 fulmen.optim              LightningOptimizer LRSchedulerConfig
 fulmen.parameters         grad_norm find_shared_parameters set_shared_parameters
@@ -121,8 +121,9 @@ demos.boring_classes  1.7  -  BoringModel ManualOptimBoringModel BoringDataModul
                      IterableBoringDataModule RandomDataset RandomDictDataset RandomIterableDataset
                      RandomIterableDatasetWithLen
 loggers  0.7  -  Logger CSVLogger TensorBoardLogger WandbLogger LightningLoggerBase=Logger LoggerCollection
-         TestTubeLogger
-loggers.base  0.7  1.9  LightningLoggerBase=Logger rank_zero_experiment DummyLogger merge_dicts LoggerCollection
+         TestTubeLogger rank_zero_only
+loggers.base  0.7  1.9  LightningLoggerBase=Logger rank_zero_experiment rank_zero_only DummyLogger merge_dicts
+              LoggerCollection
 loggers.csv_logs  1.0  -  CSVLogger
 loggers.logger  1.7  -  Logger DummyLogger rank_zero_experiment merge_dicts LoggerCollection
 loggers.tensorboard  0.7  -  TensorBoardLogger
@@ -208,7 +209,7 @@ utilities.exceptions  0.8  -  MisconfigurationException SIGTERMException
 utilities.grads  1.5  -  grad_norm
 utilities.imports  1.1  -  _module_available _IS_WINDOWS _TORCH_GREATER_EQUAL_2_0=fulmen.compat.types:TRUE
                    _TORCH_GREATER_EQUAL_2_1=fulmen.compat.types:TRUE _TORCH_GREATER_EQUAL_2_2=fulmen.compat.types:TRUE
-utilities.logger  1.6  2.0  _flatten_dict
+utilities.logger  1.6  2.0  _convert_params _flatten_dict _sanitize_params _add_prefix=prefixed
 utilities.memory  0.8  -  garbage_collection_cuda is_oom_error is_cuda_out_of_memory is_cudnn_snafu is_out_of_cpu_memory
                   recursive_detach
 utilities.model_helpers  1.3  -  is_overridden
@@ -247,6 +248,9 @@ COMPLETED = {
     "fulmen.callbacks:Callback": "bases",
     "fulmen.callbacks:ModelCheckpoint": "constructors",
     "fulmen.callbacks:EarlyStopping": "constructors",
+    "fulmen.callbacks:ProgressBar": "bars",
+    "fulmen.loggers:Logger": "loggers",
+    "fulmen.compat.loggers:LoggerCollection": "loggers",
     "fulmen.strategy:DDPStrategy": "constructors",
 }
 """Classes of which old code expects more than they have today, with the module here that adds it at first use."""

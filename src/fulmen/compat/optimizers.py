@@ -174,10 +174,11 @@ def adapt_step(
     """optimizer_step with older arguments.
 
     The oldest came without a closure, after the backward pass, and cleared the gradients itself; that is told by
-    `second_order_closure`, or by no place for a closure at all.
+    `second_order_closure`, or by no place for a closure at all. From `using_native_amp` on, the trainer cleared them.
     """
     kinds = {p.kind for p in inspect.signature(hook).parameters.values()}
     second_order = "second_order_closure" in wanted
+    clears = "using_native_amp" not in wanted
     if "optimizer_closure" in wanted:
         return by_name(hook, wanted)
     if not second_order and Kind.VAR_POSITIONAL in kinds:
@@ -191,7 +192,8 @@ def adapt_step(
         if second_order and isinstance(optimizer, torch.optim.LBFGS):
             closed(epoch, batch_idx, optimizer, closure)
             return
-        module.trainer.step.first = False  # the gradients stay until the hook clears them
+        if clears:
+            module.trainer.step.first = False  # the gradients stay until the hook clears them
         if closure() is not None:
             plain(epoch, batch_idx, optimizer, None)
 

@@ -1,0 +1,62 @@
+"""Progress bars of one's own from the days when `ProgressBar` drew with tqdm, and its base counted the batches."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import Any
+
+from fulmen.callbacks import ProgressBar
+from fulmen.warn import warn_once
+
+STAGES = {"train": "_seen", "val": "_eval_seen", "test": "_eval_seen", "predict": "_eval_seen"}
+ENDS = ("on_train_batch_end", "on_validation_batch_end", "on_test_batch_end", "on_predict_batch_end")
+TODAY = "ProgressBar, which drew with tqdm, is TQDMProgressBar today."
+
+
+def complete(_: Any = None) -> None:
+    """Once: give the base of the bars what it had."""
+    if hasattr(ProgressBar.__init__, "__wrapped__"):
+        return
+    for name in ENDS:
+        setattr(ProgressBar, name, _counting(vars(ProgressBar)[name]))
+    for stage, seen in STAGES.items():
+        setattr(ProgressBar, f"{stage}_batch_idx", property(lambda self, seen=seen: getattr(self, seen)))
+    original = ProgressBar.__init__
+
+    @wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        if type(self) is ProgressBar:
+            from fulmen.callbacks import TQDMProgressBar
+
+            warn_once(TODAY)
+            self.__class__ = TQDMProgressBar
+            self.__init__(*args, **kwargs)
+        else:
+            original(self, *args, **kwargs)
+
+    ProgressBar.__init__ = init  # type: ignore[method-assign]
+    ProgressBar.__init_subclass__ = classmethod(_based)  # type: ignore[assignment]
+
+
+def _based(cls: Any, **_: Any) -> None:
+    """A bar that says nothing of how it is drawn, or that makes bars of tqdm, was one of tqdm."""
+    own = vars(cls)
+    if ProgressBar in cls.__bases__ and (
+        any(name.startswith("init_") for name in own) or not any(name.startswith(("on_", "draw_")) for name in own)
+    ):
+        from fulmen.callbacks import TQDMProgressBar
+
+        warn_once(TODAY)
+        cls.__bases__ = tuple(TQDMProgressBar if base is ProgressBar else base for base in cls.__bases__)
+
+
+def _counting(function: Any) -> Any:
+    """The hook, which counts by itself where it is not told of a batch."""
+
+    @wraps(function)
+    def method(self: Any, trainer: Any, pl_module: Any, outputs: Any = None, *args: Any, **kwargs: Any) -> None:
+        if not args and not kwargs:
+            args = None, self._seen if "train" in function.__name__ else self._eval_seen
+        function(self, trainer, pl_module, outputs, *args, **kwargs)
+
+    return method

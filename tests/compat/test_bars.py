@@ -1,0 +1,71 @@
+"""Progress bars of one's own, from the days when `ProgressBar` drew with tqdm."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+from compat.trainers import QUIET, SMALL
+
+import fulmen as L
+from fulmen.callbacks import ProgressBar, TQDMProgressBar
+from fulmen.compat import bars
+from fulmen.demos import BoringModel
+
+pytest.importorskip("tqdm")
+
+
+@pytest.fixture(autouse=True)
+def then():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bars.complete()
+        yield
+
+
+def fit(bar: Any) -> None:
+    L.Trainer(**QUIET | SMALL | {"enable_progress_bar": True}, callbacks=[bar]).fit(BoringModel())
+
+
+def test_a_bar_that_makes_bars_of_tqdm_or_says_nothing_of_drawing_is_one_of_tqdm(capsys):
+    class Described(ProgressBar):
+        def init_train_tqdm(self):
+            bar = super().init_train_tqdm()
+            bar.set_description("mine")
+            made.append(bar)
+            return bar
+
+    class Worded(ProgressBar):
+        def __init__(self):
+            super().__init__(refresh_rate=1, process_position=2)
+
+        def get_metrics(self, trainer, pl_module):
+            made.append("asked")
+            return super().get_metrics(trainer, pl_module)
+
+    made: list[Any] = []
+    fit(Described())
+    fit(Worded())
+
+    assert (made[0].n, made[0].total) == (2, 2)
+    assert made[-1] == "asked"
+    assert Worded().process_position == 2
+    assert type(ProgressBar(refresh_rate=3)) is TQDMProgressBar
+
+
+def test_a_bar_that_draws_by_itself_counts_its_batches():
+    class Percent(ProgressBar):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs):
+            super().on_train_batch_end(trainer, pl_module, outputs)
+            self.seen.append((self.train_batch_idx, self.total_train_batches))
+
+    bar = Percent()
+    fit(bar)
+
+    assert not isinstance(bar, TQDMProgressBar)
+    assert bar.seen == [(1, 2), (2, 2)]
