@@ -84,14 +84,7 @@ class BoringModel(LightningModule):
     def train_dataloader(self) -> Any:
         return DataLoader(RandomDataset(32, 64))
 
-    def val_dataloader(self) -> Any:
-        return DataLoader(RandomDataset(32, 64))
-
-    def test_dataloader(self) -> Any:
-        return DataLoader(RandomDataset(32, 64))
-
-    def predict_dataloader(self) -> Any:
-        return DataLoader(RandomDataset(32, 64))
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
 
 
 class ManualOptimBoringModel(BoringModel):

@@ -350,13 +350,17 @@ class Run(Readout):
         loop.sanity, loop.done = False, [0] * len(loop.done)
         self.state.stage = RunningStage.TRAINING
 
-    def _run_evaluation(self, stage: str, ckpt_path: Any, weights_only: bool | None) -> list[dict[str, float]]:
+    def _ready(self, ckpt_path: Any, weights_only: bool | None) -> None:
+        """What comes before a loop that does not train."""
         ckpt_path = self._merge_callbacks(ckpt_path)
         path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
         module = self._setup()
         self._restore_parts(checkpoint, path)
         self.strategy.setup(module, self.precision_plugin, training=False)
         self._begin(module)
+
+    def _run_evaluation(self, stage: str, ckpt_path: Any, weights_only: bool | None) -> list[dict[str, float]]:
+        self._ready(ckpt_path, weights_only)
         self.evaluation = self._evaluation(stage)
         self.evaluation.load_data()
         results = self.evaluation.run()
@@ -364,14 +368,9 @@ class Run(Readout):
         return results
 
     def _predict(self, keep: bool, ckpt_path: Any, weights_only: bool | None) -> Any:
-        ckpt_path = self._merge_callbacks(ckpt_path)
-        path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
-        module = self._setup()
-        self._restore_parts(checkpoint, path)
-        self.strategy.setup(module, self.precision_plugin, training=False)
-        self._begin(module)
         from fulmen.loop.predict import PredictLoop
 
+        self._ready(ckpt_path, weights_only)
         self.prediction = PredictLoop(self._trainer, self.sources["predict"], keep)
         predictions = self.prediction.run()
         self._end()
