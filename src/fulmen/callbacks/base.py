@@ -100,7 +100,7 @@ class Callback:
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Its metrics are in `trainer.callback_metrics`."""
+        """What was logged in it is in `trainer.callback_metrics`."""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
@@ -116,38 +116,14 @@ class Callback:
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None: ...
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None: ...
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None: ...
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-    def on_predict_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None: ...
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None: ...
+
+    # Tests and predictions have the same moments.
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """`checkpoint` is about to be written; change it in place."""
