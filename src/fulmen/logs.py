@@ -88,9 +88,8 @@ class LogStore:
         if self.phase is None:
             raise MisconfigurationException(
                 f"self.log({name!r}, ...) was called where nothing can be logged. Call it inside a training, "
-                "validation or "
-                "test step or one of their start, end, backward or optimizer hooks (not in configure_optimizers, "
-                "setup, predict or on_fit_*)."
+                "validation or test step or one of their start, end, backward or optimizer hooks (not in "
+                "configure_optimizers, setup, predict or on_fit_*)."
             )
         known = self.slots.get(name)
         if known is not None and spelled(known.rule) == spelled(rule):  # from a checkpoint, or torch.mean for "mean"

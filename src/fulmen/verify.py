@@ -133,7 +133,6 @@ def callbacks(callbacks: list[Callback], new_trainer: Trainer | None = None) -> 
         other = seen.setdefault(callback.state_key, callback)
         if other is not callback:
             raise MisconfigurationException(
-                f"callbacks has two {type(callback).__name__} with the same state_key {callback.state_key!r}, so "
-                "their states "
-                "cannot be told apart in a checkpoint. Give them different settings, or override state_key."
+                f"callbacks has two {type(callback).__name__} with the same state_key {callback.state_key!r}, so their "
+                "states cannot be told apart in a checkpoint. Give them different settings, or override state_key."
             )

@@ -215,10 +215,9 @@ class AutomaticStep(Step):
             self.own_step[0](self.progress.epoch, self.batch_idx, self.wrapped, self._whole_closure)
             if not self.closed:
                 raise MisconfigurationException(
-                    f"{type(self.module).__name__}.optimizer_step did not call its optimizer_closure, so "
-                    "training_step did not "
-                    "run; write optimizer.step(closure=optimizer_closure), or optimizer_closure() where nothing "
-                    "shall step."
+                    f"{type(self.module).__name__}.optimizer_step did not call its optimizer_closure, so training_step "
+                    "did not run; write optimizer.step(closure=optimizer_closure), or optimizer_closure() where "
+                    "nothing shall step."
                 )
         else:
             self.wrapped.step(closure=self._whole_closure)
