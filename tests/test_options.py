@@ -21,6 +21,7 @@ from fulmen.errors import MisconfigurationException
 from fulmen.loggers import CSVLogger, TensorBoardLogger
 from fulmen.precision import DoublePrecision
 from fulmen.strategy import DDPStrategy, SingleDeviceStrategy
+from fulmen.strategy.checkpoint_io import CheckpointIO
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that must not be there")
 
@@ -234,7 +235,7 @@ def test_a_precision_as_a_plugin():
 
 
 def test_a_checkpoint_io_as_a_plugin(tmp_path):
-    class Remembering:
+    class Remembering(CheckpointIO):
         def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
             self.saved = str(path), checkpoint["global_step"], storage_options
 

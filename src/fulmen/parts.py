@@ -74,7 +74,9 @@ def merge(own: list[Callback], brought: Any) -> list[Callback]:
 
 def plugins(options: Options) -> dict[str, Any]:
     """plugins= sorted by what they are: precision, checkpoint_io, environment, layer_sync; at most one of each."""
+    from fulmen.strategy.checkpoint_io import CheckpointIO
     from fulmen.strategy.environment import ClusterEnvironment
+    from fulmen.strategy.layer_sync import LayerSync, TorchSyncBatchNorm
 
     found: dict[str, Any] = {}
     for plugin in listed(options.plugins):
@@ -82,18 +84,19 @@ def plugins(options: Options) -> dict[str, Any]:
             kind = "precision"
         elif isinstance(plugin, ClusterEnvironment):
             kind = "environment"
-        elif hasattr(plugin, "save_checkpoint") and hasattr(plugin, "load_checkpoint"):
+        elif isinstance(plugin, CheckpointIO):
             kind = "checkpoint_io"
-        elif hasattr(plugin, "apply") and hasattr(plugin, "revert"):
+        elif isinstance(plugin, LayerSync):
             kind = "layer_sync"
         else:
             raise TypeError(
-                f"plugins has {plugin!r}; it must be a Precision, a ClusterEnvironment, a checkpoint IO or a layer "
-                "sync."
+                f"plugins has {plugin!r}; it must be a Precision, a ClusterEnvironment, a CheckpointIO or a LayerSync."
             )
         if kind in found:
             raise MisconfigurationException(f"plugins has more than one of the kind {kind!r}; keep one.")
         found[kind] = plugin
+    if options.sync_batchnorm and "layer_sync" not in found:
+        found["layer_sync"] = TorchSyncBatchNorm()
     return found
 
 

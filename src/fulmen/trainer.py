@@ -115,10 +115,9 @@ class Trainer(Run):
         chosen, plugins = self.options, parts.plugins(self.options)
         parts.set_determinism(chosen)
         self.accelerator, devices = device.choose(chosen.accelerator, chosen.devices)
-        environment, checkpoint_io = plugins.get("environment"), plugins.get("checkpoint_io")
         self.strategy = strategies.choose(
-            chosen.strategy, self.accelerator, devices, chosen.num_nodes, environment, checkpoint_io,
-            chosen.sync_batchnorm,
+            chosen.strategy, self.accelerator, devices, chosen.num_nodes, plugins.get("environment"),
+            plugins.get("checkpoint_io"), plugins.get("layer_sync"),
         )  # fmt: skip
         own = plugins.get("precision") or self.strategy.precision
         self.precision_plugin = precisions.choose(chosen.precision, self.strategy.root_device.type, own)

@@ -8,6 +8,7 @@ from fulmen import device
 from fulmen.errors import MisconfigurationException
 from fulmen.strategy import DDPStrategy, SingleDeviceStrategy, Strategy, StrategyRegistry, choose
 from fulmen.strategy.environment import LightningEnvironment
+from fulmen.strategy.layer_sync import TorchSyncBatchNorm
 
 
 def chosen(strategy, devices: int = 1, num_nodes: int = 1, **kwargs) -> Strategy:
@@ -50,7 +51,8 @@ def test_an_object_is_taken_as_it_is():
 def test_plugins_reach_the_strategy():
     environment = LightningEnvironment()
     assert chosen("ddp", devices=2, cluster_environment=environment).cluster_environment is environment
-    assert chosen("ddp", devices=2, sync_batchnorm=True).sync_batchnorm
+    sync = TorchSyncBatchNorm()
+    assert chosen("ddp", devices=2, layer_sync=sync).layer_sync is sync
 
 
 @pytest.mark.parametrize("wrong", ["dpp", "ddp_find_unused", 3, None])

@@ -275,7 +275,7 @@ class Keeping(Checkpoint):
         paths, self._progress["evicted"] = self._progress["evicted"], []
         for path in paths if trainer.is_global_zero else ():
             if self._is_own(path):
-                places.remove(path)
+                trainer.strategy.remove_checkpoint(path)
 
     def _is_own(self, path: str) -> bool:
         """Whether `path` may be deleted: a checkpoint in this callback's folder, whatever a restored state says."""

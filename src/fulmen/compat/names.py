@@ -55,6 +55,8 @@ fulmen.precision          Precision MixedPrecision HalfPrecision DoublePrecision
 fulmen.seed               seed_everything reset_seed isolate_rng pl_worker_init_function
 fulmen.states             TrainerFn RunningStage TrainerState TrainerStatus
 fulmen.strategy           Strategy SingleDeviceStrategy ParallelStrategy DDPStrategy StrategyRegistry
+fulmen.strategy.checkpoint_io  CheckpointIO TorchCheckpointIO AsyncCheckpointIO
+fulmen.strategy.layer_sync  LayerSync TorchSyncBatchNorm
 fulmen.strategy.environment  ClusterEnvironment LightningEnvironment TorchElasticEnvironment KubeflowEnvironment
                           SLURMEnvironment
 fulmen.summary            summarize LayerSummary get_human_readable_count get_formatted_model_size parse_batch_shape
@@ -146,6 +148,7 @@ plugins  1.0  -  Precision MixedPrecision HalfPrecision DoublePrecision Precisio
          MixedPrecisionPlugin=MixedPrecision NativeMixedPrecisionPlugin=MixedPrecision
          DoublePrecisionPlugin=DoublePrecision DDPPlugin=DDPStrategy DDPSpawnPlugin=DDPStrategy
          TrainingTypePlugin=Strategy SingleDevicePlugin=SingleDeviceStrategy
+         CheckpointIO TorchCheckpointIO AsyncCheckpointIO LayerSync TorchSyncBatchNorm
 plugins.ddp_plugin  1.0  1.2  DDPPlugin=DDPStrategy
 plugins.environments  1.2  -  ClusterEnvironment LightningEnvironment TorchElasticEnvironment KubeflowEnvironment
                       SLURMEnvironment
@@ -158,6 +161,13 @@ plugins.environments.slurm  1.9  -  SLURMEnvironment
 plugins.environments.slurm_environment  1.2  1.8  SLURMEnvironment
 plugins.environments.torchelastic  1.9  -  TorchElasticEnvironment
 plugins.environments.torchelastic_environment  1.2  1.8  TorchElasticEnvironment
+plugins.io  1.5  -  CheckpointIO TorchCheckpointIO AsyncCheckpointIO
+plugins.io.async_plugin  1.7  -  AsyncCheckpointIO CheckpointIO
+plugins.io.checkpoint_io  2.0  -  CheckpointIO
+plugins.io.checkpoint_plugin  1.5  -  CheckpointIO
+plugins.io.torch_io  2.0  -  TorchCheckpointIO
+plugins.io.torch_plugin  1.5  -  TorchCheckpointIO
+plugins.layer_sync  1.8  -  LayerSync TorchSyncBatchNorm
 plugins.precision  1.2  -  Precision MixedPrecision HalfPrecision DoublePrecision PrecisionPlugin=Precision
                    MixedPrecisionPlugin=MixedPrecision NativeMixedPrecisionPlugin=MixedPrecision
                    DoublePrecisionPlugin=DoublePrecision
@@ -284,10 +294,7 @@ TPUs: accelerators.tpu accelerators.xla utilities.xla_device TPUAccelerator XLAA
 Fabric: lite fabric.fabric fabric.wrappers fabric.connector plugins.collectives utilities.optimizer Fabric
     LightningLite is_wrapped
 serving: serve ServableModule ServableModuleValidator
-synchronized batch norm as a plugin: plugins.layer_sync LayerSync TorchSyncBatchNorm
 more cluster environments: LSFEnvironment MPIEnvironment XLAEnvironment
-checkpoint plugins: plugins.io plugins.io.checkpoint_plugin plugins.io.torch_plugin plugins.io.async_plugin
-    CheckpointIO TorchCheckpointIO AsyncCheckpointIO
 """
 """What Lightning has or had and Fulmen has not yet: a topic, and the paths and names that belong to it."""
 

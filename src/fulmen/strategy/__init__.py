@@ -76,13 +76,13 @@ def choose(
     num_nodes: int = 1,
     cluster_environment: Any = None,
     checkpoint_io: Any = None,
-    sync_batchnorm: bool = False,
+    layer_sync: Any = None,
 ) -> Strategy:
     """The strategy that the Trainer's arguments mean, with its ranks known and no process started."""
     chosen = strategy if isinstance(strategy, Strategy) else _named(strategy, len(devices), num_nodes)
     chosen.cluster_environment = cluster_environment or chosen.cluster_environment
     chosen.checkpoint_io = checkpoint_io or chosen.checkpoint_io
-    chosen.sync_batchnorm = sync_batchnorm
+    chosen.layer_sync = layer_sync
     chosen.place(accelerator, devices, num_nodes)
     return chosen
 

@@ -16,9 +16,11 @@ from fulmen import tree
 from fulmen.device import Accelerator
 from fulmen.errors import MisconfigurationException
 from fulmen.precision import Precision
+from fulmen.strategy.checkpoint_io import CheckpointIO, TorchCheckpointIO
 
 if TYPE_CHECKING:
     from fulmen.signals import Ranks
+    from fulmen.strategy.layer_sync import LayerSync
 
 T = TypeVar("T")
 
@@ -46,7 +48,8 @@ class Strategy:
         precision_plugin: Precision | None = None,
     ) -> None:
         self.accelerator = accelerator
-        self.checkpoint_io = checkpoint_io
+        self.checkpoint_io: CheckpointIO = checkpoint_io or TorchCheckpointIO()
+        self.layer_sync: LayerSync | None = None
         self.precision = precision_plugin
         self.parallel_devices: list[torch.device] = []
         self.root_device = torch.device("cpu")
@@ -59,7 +62,6 @@ class Strategy:
         self.model: Any = None
         """What training calls: `module`, or a wrapper around it."""
         self.optimizers: list[Optimizer] = []
-        self.sync_batchnorm = False
 
     @property
     def device_ids(self) -> list[int]:
@@ -178,25 +180,21 @@ class Strategy:
 
     def save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the checkpoint on rank zero; every rank calls this, and goes on when the file is there."""
-        if self.checkpoint_io is not None:
-            self.checkpoint_io.save_checkpoint(checkpoint, path, storage_options=storage_options)
-            return
-        from fulmen.checkpoint import files
-
-        files.write(checkpoint, path, storage_options)
+        self.checkpoint_io.save_checkpoint(checkpoint, path, storage_options=storage_options)
 
     def load(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint, on every rank."""
-        if self.checkpoint_io is not None:
-            return self.checkpoint_io.load_checkpoint(path, map_location=map_location, weights_only=weights_only)
-        from fulmen.checkpoint import files
+        return self.checkpoint_io.load_checkpoint(path, map_location=map_location, weights_only=weights_only)
 
-        return files.read(path, map_location=map_location, weights_only=weights_only)
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint; rank zero calls this."""
+        self.checkpoint_io.remove_checkpoint(path)
 
     def teardown(self) -> None:
         """Give the device back: the module goes to the CPU. Processes stay for the next call."""
         self.model = self.module
         self.optimizers = []
+        self.checkpoint_io.teardown()
         if self.module is not None and self.root_device.type != "cpu":
             self.module.cpu()
         if self.accelerator is not None:

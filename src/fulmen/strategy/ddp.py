@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module, SyncBatchNorm
+from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -85,8 +85,8 @@ class DDPStrategy(ParallelStrategy):
 
     def setup(self, module: Module, precision: Precision, training: bool = True) -> None:
         """Place the module, and make it the same on all ranks; where there is something to train, wrap it."""
-        if self.sync_batchnorm:
-            module = SyncBatchNorm.convert_sync_batchnorm(module)
+        if self.layer_sync is not None:
+            module = self.layer_sync.apply(module)
         super().setup(module, precision, training)
         self._manual = not getattr(module, "automatic_optimization", True)
         self.wraps = training and any(parameter.requires_grad for parameter in module.parameters())
@@ -175,3 +175,5 @@ class DDPStrategy(ParallelStrategy):
     def teardown(self) -> None:
         self.wraps = False
         super().teardown()
+        if self.layer_sync is not None and self.module is not None:
+            self.module = self.model = self.layer_sync.revert(self.module)
