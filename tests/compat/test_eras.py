@@ -37,6 +37,7 @@ def test_every_program_is_short():
 # ---- a classifier with metrics and early stopping
 
 
+@slow
 def test_classifier_of_0_7():
     """Returned dicts, hparams, validation_end, early_stop_callback, load_from_metrics; the best checkpoint is kept."""
     reached = result("0_7", "classifier")
@@ -175,6 +176,7 @@ def test_autoencoder_of_1_0():
     assert reached["monitor"] == "checkpoint_on"
 
 
+@slow
 def test_autoencoder_of_1_5():
     """fit(ckpt_path=), hooks of datamodules for checkpoints, several validation loaders, fit_loop's counters."""
     reached = result("1_5", "autoencoder")

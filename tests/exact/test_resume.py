@@ -47,6 +47,12 @@ def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, runs: Any,
 
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_any_run_goes_on_as_if_it_had_not_been_killed(name, tmp_path, monkeypatch):
+    check(monkeypatch, tmp_path, name, [[("train", 9), ("val", 7)]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_so_does_one_that_is_killed_twice_or_while_it_validates(name, tmp_path, monkeypatch):
     check(monkeypatch, tmp_path, name, [[("train", 3), ("train", 9)], [("val", 7)]])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from fulmen.tools.command import main
 from fulmen.tools.demo import drawing
 
 
@@ -27,14 +28,13 @@ def test_demo_reads_digits_and_says_where_things_are():
     assert "Warning" not in done.stderr
 
 
-def test_demo_says_how_to_get_the_digits():
-    without = (
-        "import sys; sys.modules['sklearn'] = None; from fulmen.tools.command import main; sys.exit(main(['demo']))"
-    )
-    done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True)
+def test_demo_says_how_to_get_the_digits(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.split(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
 
-    assert done.returncode == 1
-    assert done.stderr == "The demo reads scikit-learn's handwritten digits: pip install scikit-learn\n"
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().err == "The demo reads scikit-learn's handwritten digits: pip install scikit-learn\n"
 
 
 def test_a_drawing_is_darker_where_there_is_ink():
