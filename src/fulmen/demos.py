@@ -126,14 +126,8 @@ class BoringDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self.random_full = RandomDataset(32, 64 * 4)
-        if stage == "fit":
-            self.random_train = Subset(self.random_full, range(64))
-        if stage in ("fit", "validate"):
-            self.random_val = Subset(self.random_full, range(64, 128))
-        if stage == "test":
-            self.random_test = Subset(self.random_full, range(128, 192))
-        if stage == "predict":
-            self.random_predict = Subset(self.random_full, range(192, 256))
+        parts = (Subset(self.random_full, range(start, start + 64)) for start in (0, 64, 128, 192))
+        self.random_train, self.random_val, self.random_test, self.random_predict = parts
 
     def train_dataloader(self) -> Any:
         return DataLoader(self.random_train)

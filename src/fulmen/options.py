@@ -187,11 +187,7 @@ def _check_limits(options: Options) -> None:
     )
 
 
-SWITCHES = (
-    "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "inference_mode", "barebones",
-    "use_distributed_sampler", "detect_anomaly", "sync_batchnorm", "enable_autolog_hparams",
-    "async_save",
-)  # fmt: skip
+SWITCHES = tuple(field.name for field in fields(Options) if field.type in ("bool", "bool | None"))
 
 
 CHOICES: dict[str, tuple[tuple[Any, ...], str]] = {

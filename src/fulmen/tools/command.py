@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from fulmen import __version__
@@ -30,7 +31,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     demo = commands.add_parser("demo", help="train a digit classifier in the current folder")
-    demo.set_defaults(call=run_demo)
+    demo.set_defaults(call=main_of("demo"))
 
     commands.add_parser("run", help="run a script that imports an older framework, unchanged, on Fulmen")
 
@@ -40,11 +41,11 @@ def parser() -> Parser:
         description="Rewrites scripts to today's Fulmen, in place, and shows the difference. What cannot be decided "
         "stays as it is and is named with its line; `fulmen run` still runs it.",
     )
-    migrate.add_argument("files", metavar="FILE", nargs="+", help="a Python file, or a folder of them")
+    migrate.add_argument("paths", metavar="FILE", nargs="+", help="a Python file, or a folder of them")
     migrate.add_argument(
         "--check", "--dry-run", action="store_true", help="write nothing; the exit status is 1 if files would change"
     )
-    migrate.set_defaults(call=migrate_files)
+    migrate.set_defaults(call=main_of("migrate.files"))
 
     replay = commands.add_parser(
         "replay",
@@ -52,10 +53,10 @@ def parser() -> Parser:
         description="Starts the program of a captured step (failed_step.replay, beside the checkpoints) once more, "
         "and runs only that step in its first fit, with torch's search for anomalies.",
     )
-    replay.add_argument("file", metavar="FILE")
+    replay.add_argument("path", metavar="FILE")
     replay.add_argument("program", metavar="SCRIPT", nargs=argparse.REMAINDER, help="in place of the one in the file")
     replay.add_argument("--trust", action="store_true", help="a batch of objects may run code while it is loaded")
-    replay.set_defaults(call=run_replay)
+    replay.set_defaults(call=main_of("replay"))
 
     checkpoint = commands.add_parser("checkpoint", help="look into checkpoint files")
     deeds = checkpoint.add_subparsers(metavar="show|verify|diff", required=True)
@@ -70,22 +71,14 @@ def parser() -> Parser:
     return top
 
 
-def run_demo(arguments: argparse.Namespace) -> int:
-    from fulmen.tools import demo
+def main_of(module: str) -> Callable[[argparse.Namespace], int]:
+    """Calls `main` of a module of this folder, loaded then, with the arguments of the command."""
 
-    return demo.main()
+    def call(arguments: argparse.Namespace) -> int:
+        given = {name: value for name, value in vars(arguments).items() if name != "call"}
+        return import_module(f"fulmen.tools.{module}").main(**given)
 
-
-def run_replay(arguments: argparse.Namespace) -> int:
-    from fulmen.tools import replay
-
-    return replay.main(arguments.file, arguments.program, arguments.trust)
-
-
-def migrate_files(arguments: argparse.Namespace) -> int:
-    from fulmen.tools.migrate import files
-
-    return files.main(arguments.files, arguments.check)
+    return call
 
 
 def show(arguments: argparse.Namespace) -> int:

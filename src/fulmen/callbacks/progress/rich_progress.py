@@ -32,6 +32,11 @@ class RichProgressBarTheme:
     metrics_format: str = ".3f"
 
 
+def _line(stage: str) -> Any:
+    """rich's task that draws a stage."""
+    return property(lambda self: self._task(stage))
+
+
 class RichProgressBar(ProgressBar):
     """A line for each stage: description, bar, batches, elapsed and remaining time, speed, metrics.
 
@@ -60,21 +65,10 @@ class RichProgressBar(ProgressBar):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "progress": None, "_tasks": {}}
 
-    @property
-    def train_progress_bar(self) -> Task:
-        return self._task("train")
-
-    @property
-    def val_sanity_check_bar(self) -> Task:
-        return self._task("sanity_check")
-
-    @property
-    def val_progress_bar(self) -> Task:
-        return self._task("validate")
-
-    @property
-    def test_progress_bar(self) -> Task:
-        return self._task("test")
+    train_progress_bar: Task = _line("train")
+    val_sanity_check_bar: Task = _line("sanity_check")
+    val_progress_bar: Task = _line("validate")
+    test_progress_bar: Task = _line("test")
 
     def _task(self, stage: str) -> Task:
         if self.progress is None or stage not in self._tasks:
