@@ -78,17 +78,14 @@ def plugins(options: Options) -> dict[str, Any]:
     from fulmen.strategy.environment import ClusterEnvironment
     from fulmen.strategy.layer_sync import LayerSync, TorchSyncBatchNorm
 
+    kinds = {
+        "precision": Precision, "environment": ClusterEnvironment, "checkpoint_io": CheckpointIO,
+        "layer_sync": LayerSync,
+    }  # fmt: skip
     found: dict[str, Any] = {}
     for plugin in listed(options.plugins):
-        if isinstance(plugin, Precision):
-            kind = "precision"
-        elif isinstance(plugin, ClusterEnvironment):
-            kind = "environment"
-        elif isinstance(plugin, CheckpointIO):
-            kind = "checkpoint_io"
-        elif isinstance(plugin, LayerSync):
-            kind = "layer_sync"
-        else:
+        kind = next((name for name, base in kinds.items() if isinstance(plugin, base)), None)
+        if kind is None:
             raise TypeError(
                 f"plugins has {plugin!r}; it must be a Precision, a ClusterEnvironment, a CheckpointIO or a LayerSync."
             )
