@@ -479,7 +479,7 @@ def test_logged_values_hold_no_graph_unless_asked_for():
 Batch = st.tuples(st.floats(-1e3, 1e3, width=32), st.integers(1, 50))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batches=st.lists(Batch, min_size=1, max_size=6), kind=st.sampled_from(["number", "float32", "float64"]))
 def test_epoch_values_of_any_batches(batches, kind):
     """mean is weighted by batch_size; sum, min and max are not."""

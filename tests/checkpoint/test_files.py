@@ -72,7 +72,7 @@ def test_no_single_flipped_bit_goes_unnoticed(mapped_from, monkeypatch):
     good = Path("a.ckpt").read_bytes()
 
     @given(st.integers(0, len(good) * 8 - 1))
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def flip(bit: int) -> None:
         bad = bytearray(good)
         bad[bit // 8] ^= 1 << bit % 8

@@ -92,7 +92,7 @@ def trees(inner):
 
 
 @given(st.recursive(LEAVES, trees, max_leaves=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_tree_of_them_comes_back_equal(value):
     assert through_a_file(value)["value"] == value
 

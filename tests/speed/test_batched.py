@@ -87,7 +87,7 @@ def test_a_memory_map(tmp_path):
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(shape=st.lists(st.integers(1, 3), max_size=4), dtype=st.sampled_from(DTYPES), size=st.integers(1, 5))
 def test_batches_are_the_same_for_every_shape_and_type(shape, dtype, size):
     loader = DataLoader(TensorDataset((torch.randn(5, *shape) * 9).to(dtype)), batch_size=size)

@@ -47,7 +47,7 @@ class Deep(Net):
 
 def fitted(kind: Any, **options: Any) -> Deep:
     module = Deep(kind, **options)
-    make_trainer(max_epochs=5).fit(module, numbers(8))
+    make_trainer(max_epochs=3).fit(module, numbers(6))
     return module
 
 
