@@ -159,14 +159,10 @@ def _check_counts(options: Options) -> None:
 def _check_limits(options: Options) -> None:
     for name in (*LIMITS, "overfit_batches"):
         value = getattr(options, name)
-        if (
-            value is None
-            or (isinstance(value, int) and value >= 0)
-            or (isinstance(value, float) and 0.0 <= value <= 1.0)
-            or (isinstance(value, float) and (value == math.inf or (value > 1 and value.is_integer())))
-        ):
+        is_number = isinstance(value, (int, float))
+        if value is None or (is_number and value >= 0 and (value <= 1 or value == math.inf or value == int(value))):
             continue
-        kind = MisconfigurationException if isinstance(value, (int, float)) else TypeError
+        kind = MisconfigurationException if is_number else TypeError
         raise kind(f"{name}={value!r} must be an int (batches) or a float between 0.0 and 1.0 (share of the epoch).")
     interval = options.val_check_interval
     if options.check_val_every_n_epoch is None and isinstance(interval, float) and interval != 1.0:
@@ -294,6 +290,14 @@ def _check_callbacks(options: Options) -> None:
         )
 
 
+DEFAULTS: dict[str, Any] = {
+    "logger": True, "val_check_interval": 1.0, "num_sanity_val_steps": 2, "log_every_n_steps": 50,
+    "enable_checkpointing": True, "enable_progress_bar": True, "enable_model_summary": True,
+    **dict.fromkeys(LIMITS, 1.0),
+}  # fmt: skip
+"""What None stands for."""
+
+
 def _defaults(options: Options) -> Options:
     max_epochs = options.max_epochs
     if max_epochs is None:
@@ -302,13 +306,10 @@ def _defaults(options: Options) -> Options:
             max_epochs = 1000
         else:
             max_epochs = -1
-    overfit = options.overfit_batches
-    limits: dict[str, Any] = {
-        name: 1.0 if getattr(options, name) is None else getattr(options, name) for name in LIMITS
-    }
-    if overfit:
-        limits |= {"limit_train_batches": overfit, "limit_val_batches": overfit}
-    limits |= {name: int(value) for name, value in limits.items() if isinstance(value, bool)}
+    changes = {name: value for name, value in DEFAULTS.items() if getattr(options, name) is None}
+    changes |= {name: int(getattr(options, name)) for name in LIMITS if isinstance(getattr(options, name), bool)}
+    if options.overfit_batches:
+        changes |= dict.fromkeys(("limit_train_batches", "limit_val_batches"), options.overfit_batches)
     ones = [n for n in LIMITS if is_count(getattr(options, n)) and getattr(options, n) == 1]
     if ones and not options.fast_dev_run:
         rank_zero_info(f"{ones[0]}=1 runs 1 batch; for the whole epoch write 1.0.")
@@ -316,15 +317,8 @@ def _defaults(options: Options) -> Options:
         options,
         max_epochs=max_epochs,
         callbacks=listed(options.callbacks),
-        logger=True if options.logger is None else options.logger,
-        val_check_interval=1.0 if options.val_check_interval is None else options.val_check_interval,
-        num_sanity_val_steps=2 if options.num_sanity_val_steps is None else options.num_sanity_val_steps,
-        log_every_n_steps=50 if options.log_every_n_steps is None else options.log_every_n_steps,
-        enable_checkpointing=options.enable_checkpointing is not False,
-        enable_progress_bar=options.enable_progress_bar is not False,
-        enable_model_summary=options.enable_model_summary is not False,
         default_root_dir=_folder(options.default_root_dir),
-        **limits,
+        **changes,
     )
 
 

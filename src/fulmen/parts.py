@@ -13,6 +13,7 @@ from fulmen.hooks import order
 from fulmen.loggers.base import DummyLogger, Logger
 from fulmen.options import Options, listed
 from fulmen.precision import Precision
+from fulmen.strategy.environment import ClusterEnvironment, SLURMEnvironment
 
 
 def loggers(options: Options) -> list[Logger]:
@@ -25,19 +26,11 @@ def loggers(options: Options) -> list[Logger]:
             return [DummyLogger()]
         from fulmen.loggers.tensorboard import TensorBoardLogger
 
-        return [TensorBoardLogger(save_dir=options.default_root_dir, version=_job())]
+        job = SLURMEnvironment.job_id()  # so that a requeued job goes on in its folder
+        return [TensorBoardLogger(save_dir=options.default_root_dir, version=None if job is None else str(job))]
     if options.fast_dev_run:
         return [DummyLogger()]
     return [given] if isinstance(given, Logger) else list(given)
-
-
-def _job() -> str | None:
-    """A SLURM job's number names the version folder, so that a requeued job goes on in it."""
-    return (
-        os.environ.get("SLURM_JOB_ID")
-        if os.environ.get("SLURM_JOB_NAME", "bash") not in ("bash", "interactive")
-        else None
-    )
 
 
 def callbacks(options: Options) -> list[Callback]:
@@ -75,7 +68,6 @@ def merge(own: list[Callback], brought: Any) -> list[Callback]:
 def plugins(options: Options) -> dict[str, Any]:
     """plugins= sorted by what they are: precision, checkpoint_io, environment, layer_sync; at most one of each."""
     from fulmen.strategy.checkpoint_io import CheckpointIO
-    from fulmen.strategy.environment import ClusterEnvironment
     from fulmen.strategy.layer_sync import LayerSync, TorchSyncBatchNorm
 
     kinds = {

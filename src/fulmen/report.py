@@ -57,14 +57,9 @@ def _way(error: BaseException) -> tuple[str, bool, bool]:
     return hook, in_step, loading
 
 
-def _fetch(trainer: Trainer) -> Fetch | None:
-    if trainer.evaluation is not None and trainer.evaluation.fetch is not None:
-        return trainer.evaluation.fetch
-    return trainer.train_loop.fetch if trainer.train_loop is not None else None
-
-
 def _samples(trainer: Trainer, loading: bool) -> str:
-    fetch = _fetch(trainer)
+    fetches = (loop.fetch for loop in (trainer.evaluation, trainer.train_loop) if loop is not None)
+    fetch = next(filter(None, fetches), None)
     if fetch is None or not fetch.sized:
         return ""
     number = fetch.count if loading else fetch.count - 1
