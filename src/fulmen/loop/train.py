@@ -209,18 +209,22 @@ class TrainLoop:
             )
 
     def together(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches, as long as every rank has one."""
-        strategy, end = self.trainer.strategy, object()
-        while True:
-            batch = next(batches, end)
-            if not strategy.reduce_boolean_decision(batch is not end, all=True):
-                if batch is not end:
-                    log.warning(
-                        "Rank %d has batches left when another rank has none: the epoch ends for all. Share the data "
-                        "out evenly to use them.", strategy.global_rank,
-                    )  # fmt: skip
-                return
+        """The batches, as long as every rank has one; the last one of any rank is the last of all."""
+        strategy, fetch, end = self.trainer.strategy, self.fetch, object()
+        assert fetch is not None
+        batch = next(batches, end)
+        while strategy.reduce_boolean_decision(batch is not end, all=True):
+            more = not fetch.is_last
+            fetch.is_last = not strategy.reduce_boolean_decision(more, all=True)
+            if fetch.is_last and more:
+                log.warning(
+                    "Rank %d has batches left when another rank has none: the epoch ends for all. Share the data "
+                    "out evenly to use them.", strategy.global_rank,
+                )  # fmt: skip
             yield batch
+            if fetch.is_last:
+                return
+            batch = next(batches, end)
 
     # ---- one epoch
 

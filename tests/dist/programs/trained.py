@@ -68,8 +68,8 @@ class Stops(L.Callback):
 
 def main() -> None:
     L.seed_everything(1)
-    stream = HOW == "uneven"
-    data = DataLoader(Stream() if stream else TensorDataset(torch.randn(160, 4)), batch_size=2)
+    data = DataLoader(TensorDataset(torch.randn(160, 4)), batch_size=2)
+    train = DataLoader(Stream(), batch_size=2) if HOW == "uneven" else data
     kept = ModelCheckpoint(dirpath="ckpt", save_last=True)
     trainer = L.Trainer(
         accelerator="cpu", devices=2, strategy=STRATEGY, max_epochs=2, logger=False, callbacks=[kept, Stops()],
@@ -77,7 +77,7 @@ def main() -> None:
         limit_train_batches=100, nonfinite="skip" if HOW == "nan" else None,
     )  # fmt: skip
     module = Net()
-    trainer.fit(module, data, None if stream else data, ckpt_path="last")
+    trainer.fit(module, train, data, ckpt_path="last")
     if trainer.is_global_zero:
         saved = torch.load("ckpt/last.ckpt")
         same = torch.equal(saved["state_dict"]["layer.weight"], module.layer.weight)
