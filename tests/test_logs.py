@@ -517,6 +517,17 @@ def test_the_mean_over_batches_is_the_mean_over_samples(length, batch_size):
         assert trainer.callback_metrics[name].item() == pytest.approx((length - 1) / 2)
 
 
+def test_the_mean_of_tensors_kept_as_such_is_weighted_too():
+    class Kept(Net):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log("mean", batch.mean(), on_step=False, on_epoch=True, enable_graph=True)
+            return self(batch).mean()
+
+    trainer = make_trainer()
+    trainer.fit(Kept(), numbers(5, batch_size=2))
+    assert trainer.callback_metrics["mean"] == 2
+
+
 def test_a_long_epochs_mean_does_not_drift():
     def step(self: Any, batch: Any, batch_idx: int) -> None:
         self.log("x", 0.1 if batch_idx else 1e4, batch_size=1000)

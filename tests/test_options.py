@@ -463,7 +463,9 @@ class Counted(Validated):
         self.count["predict"] += 1
 
 
-@pytest.mark.parametrize(("limit", "batches"), [(3, 3), (99, 10), (0.5, 5), (0.29, 2), (1.0, 10), (None, 10), (0, 0), (True, 1)])
+@pytest.mark.parametrize(
+    ("limit", "batches"), [(3, 3), (99, 10), (0.5, 5), (0.29, 2), (1.0, 10), (None, 10), (0, 0), (True, 1)]
+)
 def test_limits_of_each_stage(limit, batches):
     module = Counted()
     trainer = make_trainer(**dict.fromkeys(options.LIMITS, limit))
