@@ -259,9 +259,11 @@ def test_senseless_arguments_are_refused(options, said):
         ModelCheckpoint(**options)
 
 
-def test_an_interval_that_is_no_timedelta_is_refused():
+def test_an_interval_that_is_no_timedelta_and_a_folder_that_is_no_path_are_refused():
     with pytest.raises(TypeError, match=r"train_time_interval=5 must be a datetime.timedelta"):
         ModelCheckpoint(train_time_interval=5)
+    with pytest.raises(TypeError, match=r"dirpath=3 must be a path"):
+        ModelCheckpoint(dirpath=3)
 
 
 @pytest.mark.parametrize("options", [{}, {"every_n_train_steps": 2}, {"save_top_k": -1}], ids=str)

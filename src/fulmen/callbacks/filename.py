@@ -74,6 +74,8 @@ def prepare(folder: str) -> None:
 
 def absolute(path: str | os.PathLike[str]) -> str:
     """The one name of a local path, links resolved; a remote path as it is."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"dirpath={path!r} must be a path.")
     return str(path) if places.is_remote(path) else os.path.realpath(os.path.expanduser(places.local(path)))
 
 
