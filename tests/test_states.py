@@ -14,7 +14,6 @@ def test_stages_read_as_strings():
 
 def test_which_stages_evaluate():
     assert [stage.value for stage in RunningStage if stage.evaluating] == ["sanity_check", "validate", "test"]
-    assert RunningStage.SANITY_CHECKING.dataloader_prefix == "val"
 
 
 def test_a_state_knows_whether_it_has_ended():

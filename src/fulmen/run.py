@@ -267,9 +267,7 @@ class Run(Readout):
     def _setup(self) -> LightningModule:
         """Hooks bound, data prepared, setup called: the same for all verbs."""
         module, datamodule = self.lightning_module, self.datamodule
-        self.hooks = hooks.build(self, module, self.callbacks)
-        for callback in self.callbacks:
-            callback.__dict__["_logs_with"] = module
+        self._bind_hooks()
         if self.options.barebones:
             module.__dict__["log"] = _silent
         self._prepare_data()
@@ -385,10 +383,13 @@ class Run(Readout):
     def refresh_hooks(self) -> None:
         """Rebuild the hook table if the list of callbacks was changed."""
         if self.hooks.callbacks != self.callbacks:
-            for callback in self.callbacks:
-                callback.__dict__["_logs_with"] = self.lightning_module
-            self.hooks = hooks.build(self, self.lightning_module, self.callbacks)
+            self._bind_hooks()
             self.step.attach(self.hooks)
+
+    def _bind_hooks(self) -> None:
+        self.hooks = hooks.build(self, self.lightning_module, self.callbacks)
+        for callback in self.callbacks:
+            callback.__dict__["_logs_with"] = self.lightning_module
 
     def train_mode(self) -> None:
         """Gradients on; validation puts each part of the model back into its mode by itself."""

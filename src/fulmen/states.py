@@ -38,11 +38,6 @@ class RunningStage(LightningEnum):
     def evaluating(self) -> bool:
         return self in (RunningStage.VALIDATING, RunningStage.TESTING, RunningStage.SANITY_CHECKING)
 
-    @property
-    def dataloader_prefix(self) -> str | None:
-        """The stage as the names of loaders have it: "val" for validation."""
-        return "val" if self in (RunningStage.VALIDATING, RunningStage.SANITY_CHECKING) else self.value
-
 
 @dataclass
 class TrainerState:

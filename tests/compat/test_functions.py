@@ -5,7 +5,7 @@ from small import Net, make_trainer, numbers
 from torch import nn
 
 import fulmen as L
-from fulmen.compat import functions, install
+from fulmen.compat import functions, install, names
 from fulmen.compat.loggers import LoggerCollection, TestTubeLogger
 from fulmen.demos import BoringModel
 from fulmen.loggers import CSVLogger
@@ -42,7 +42,7 @@ def test_load_reads_a_checkpoint(tmp_path):
 def test_questions_about_the_surroundings():
     assert functions._module_available("torch.nn")
     assert not functions._module_available("nowhere.at.all")
-    assert functions.distributed_available() is False
+    assert names.load(names.home("utilities.distributed", "distributed_available"))() is False
 
 
 def test_flat_hyperparameters_and_the_default_scheduler():

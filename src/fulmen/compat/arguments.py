@@ -14,7 +14,7 @@ from fulmen import callbacks as today
 from fulmen.compat import callbacks as then
 from fulmen.compat import devices
 from fulmen.errors import MisconfigurationException
-from fulmen.options import Options
+from fulmen.options import Options, listed
 from fulmen.warn import warn_once
 
 DEFAULTS = {name: field.default for name, field in Options.__dataclass_fields__.items()}
@@ -78,7 +78,7 @@ class Translation:
                 rule(self, name, self.old[name])
         devices.fit(self)
         if self.added:
-            self.new["callbacks"] = [*_listed(self.new["callbacks"]), *self.added]
+            self.new["callbacks"] = [*listed(self.new["callbacks"]), *self.added]
         return {**self.new, **{name: value for name, value in self.old.items() if name not in RULES}}
 
     def say(self, name: str, spelling: str) -> None:
@@ -108,7 +108,7 @@ class Translation:
         for name in ("strategy", "accelerator"):
             if devices.is_old_word(name, new[name]):
                 old[name], new[name] = new[name], "auto"
-        plugins = _listed(new["plugins"])
+        plugins = listed(new["plugins"])
         words = ("ddp", "deepspeed", "fsdp", *devices.BACKENDS, *devices.GONE)
         strategies = [p for p in plugins if hasattr(p, "wrap_step") or (isinstance(p, str) and p.startswith(words))]
         if strategies:
@@ -214,10 +214,6 @@ def asks_nothing(name: str, value: Any) -> bool:
         return False
     idle = RULES[name][1:] or (None, False)
     return ANY in idle or any(value is one or (type(value) is type(one) and value == one) for one in idle)
-
-
-def _listed(given: Any) -> list[Any]:
-    return [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 ANY = object()

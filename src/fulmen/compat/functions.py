@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fulmen.checkpoint.places import store
 from fulmen.optim import LRSchedulerConfig
 from fulmen.tree import move
 
@@ -36,14 +37,7 @@ def load(path_or_url: Any, map_location: Any = None, weights_only: bool | None =
 
 def get_filesystem(path: Any, **kwargs: Any) -> Any:
     """The fsspec file system that a path or URL belongs to."""
-    from fsspec.core import url_to_fs
-
-    return url_to_fs(str(path), **kwargs)[0]
-
-
-def distributed_available() -> bool:
-    """Whether this process is one of several."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    return store(str(path), **kwargs)[0]
 
 
 def _module_available(module_path: str) -> bool:

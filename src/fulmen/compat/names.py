@@ -28,7 +28,7 @@ fulmen.collection         apply_to_collection convert_tensors_to_scalars convert
                           recursive_detach
 fulmen.combined           CombinedLoader
 fulmen.compiled           from_compiled to_uncompiled
-fulmen.compat.functions   auto_move_data data_loader load get_filesystem distributed_available _module_available
+fulmen.compat.functions   auto_move_data data_loader load get_filesystem _module_available
                           _convert_params _flatten_dict _sanitize_params _get_default_scheduler_config
 fulmen.compat.loggers     LoggerCollection TestTubeLogger
 fulmen.compat.names       VERSION
@@ -213,7 +213,8 @@ utilities.compile  2.0  -  from_compiled to_uncompiled
 utilities.data  0.8  -  extract_batch_size has_len_all_ranks has_iterable_dataset has_len sized_len
                 suggested_max_num_workers
 utilities.distributed  0.7  2.0  rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation
-                       distributed_available gather_all_tensors=torchmetrics.utilities.distributed:gather_all_tensors
+                       distributed_available=fulmen.strategy.collectives:active
+                       gather_all_tensors=torchmetrics.utilities.distributed:gather_all_tensors
 utilities.enums  1.2  -  GradClipAlgorithmType LightningEnum
 utilities.exceptions  0.8  -  MisconfigurationException SIGTERMException
 utilities.grads  1.5  -  grad_norm
