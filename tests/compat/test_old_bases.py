@@ -163,6 +163,7 @@ def test_hparams_are_kept_and_loaded(tmp_path):
 
     module = OldNet.load_from_checkpoint(tmp_path / "a.ckpt")
     other = OldNet.load_from_checkpoint(tmp_path / "a.ckpt", hparam_overrides={"lr": 0.5})
+    assert other.load_from_checkpoint(tmp_path / "a.ckpt") is not other
 
     assert (module.lr, module.hparams.name, module.hparams["lr"]) == (0.25, "a", 0.25)
     assert other.lr == 0.5

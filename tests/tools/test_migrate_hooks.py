@@ -72,6 +72,40 @@ def test_a_plateau_scheduler_says_what_it_watches():
     assert notes == []
 
 
+@pytest.mark.parametrize(
+    ("monitor", "today"), [("", ', "monitor": "val_loss"}]'), (", 'monitor': 'loss'", ", 'monitor': 'loss'}]")]
+)
+def test_a_dict_with_a_plateau_scheduler_gets_what_it_lacks(monitor, today):
+    new, _ = after(
+        f"""
+        import fulmen as pl
+        class Net(pl.LightningModule):
+            def configure_optimizers(self):
+                return [optimizer], [{{'scheduler': ReduceLROnPlateau(optimizer), 'frequency': 1{monitor}}}]
+        """
+    )
+    assert f"ReduceLROnPlateau(optimizer), 'frequency': 1{today}" in new
+
+
+def test_what_only_old_base_classes_have_keeps_their_import():
+    new, notes = after(
+        """
+        from pytorch_lightning.loggers import LightningLoggerBase
+        class Own(LightningLoggerBase):
+            def log_hyperparams(self, params):
+                self.params = self._convert_params(params)
+        """
+    )
+    assert "from pytorch_lightning.loggers import LightningLoggerBase" in new
+    assert "_convert_params() of loggers is left" in notes[0]
+
+
+def test_tags_csv_is_hparams_file():
+    new, _ = after("import fulmen as pl\nNet.load_from_checkpoint(path, tags_csv='tags.csv')\n")
+
+    assert "Net.load_from_checkpoint(path, hparams_file='tags.csv')" in new
+
+
 # ---- hooks and what modules call on themselves
 
 

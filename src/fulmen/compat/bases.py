@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -153,8 +154,9 @@ def load(
 ) -> Any:
     """`load_from_checkpoint` that knows `tags_csv` and `hparam_overrides`, and may be called on an instance."""
     if not isinstance(cls, type):
-        cls = type(cls)
-        warn_once(f"load_from_checkpoint on an instance is {cls.__name__}.load_from_checkpoint(...) today.")
+        warn_once(f"load_from_checkpoint on an instance is {type(cls).__name__}.load_from_checkpoint(...) today.")
+        with suppress(TypeError):  # where the file cannot make the object, the instance can
+            return load(type(cls), *args, tags_csv=tags_csv, hparam_overrides=hparam_overrides, **kwargs)
     file = {} if tags_csv is None else {"hparams_file": _tags(tags_csv)}
     return load_module(cls, *args, **{**kwargs, **file, **(hparam_overrides or {})})
 

@@ -17,6 +17,8 @@ def rewrite(script: Script) -> None:
         name = script.name(call.func)
         if name in RENAMED:
             _constructor(script, call, name)
+        if isinstance(call.func, cst.Attribute) and call.func.attr.value == "load_from_checkpoint":
+            script.edit(call, lambda old: spell(old, {"tags_csv": [f"hparams_file={GIVEN}tags_csv"]}))
 
 
 def _constructor(script: Script, call: cst.Call, kind: str) -> None:
@@ -30,7 +32,12 @@ def _constructor(script: Script, call: cst.Call, kind: str) -> None:
     if "filepath" in given:
         new["filepath"] = _template(script, given["filepath"])
     template = kind == "ModelCheckpoint" and "{" in (literal(first) or "")
-    if template or "prefix" in given or new.get("filepath") == [] or (monitor is None and "mode" in new):
+    if (
+        template
+        or {"prefix", "save_best_only"} & {*given}
+        or new.get("filepath") == []
+        or (monitor is None and "mode" in new)
+    ):
         script.leave(call, f"{kind}(filepath, prefix, mode='auto') is dirpath, filename, mode today.", keep=call.func)
         return
     if kind == "EarlyStopping" and "monitor" not in given and (not call.args or call.args[0].keyword):

@@ -16,6 +16,8 @@ SILENT = ("fulmen.compat.names", "fulmen.compat.types")
 """Rooms of compat of which there is nothing to say."""
 
 OLD = re.compile(rf"({'|'.join(names.ROOTS)})(\.\w+)*")
+OF_LOGGERS = re.compile(rb"\b(self|super\(\))\.(_convert_params|_flatten_dict|_sanitize_params|_add_prefix|close)\(")
+"""What loggers of one's own called on their base class, which has it only by the old import."""
 
 
 def rewrite(script: Script) -> None:
@@ -151,6 +153,10 @@ def _place(script: Script, alias: cst.ImportAlias, path: str) -> str | None:
     if local in script.kept:
         return None
     home = names.home(path, old)
+    if home == "fulmen.loggers:Logger" and (called := OF_LOGGERS.search(script.tree.bytes)):
+        sentence = f"{called[2].decode()}() of loggers is left, and with it the import of their base class."
+        script.leave(alias, sentence, keep=alias.asname.name if alias.asname else alias.name)
+        return None
     if home == "fulmen.compat.functions:data_loader":
         return ""
     if home:

@@ -55,6 +55,7 @@ def _step(script: Script, owner: Owner, step: cst.FunctionDef) -> None:
         (any(name in owner.methods for name in OTHERS), "the class has other hooks of the optimization"),
         (named & {*ARGUMENTS}, "the Trainer has arguments for the optimization"),
         (b"automatic_optimization" in text or b"global_step" in text, "of automatic_optimization or global_step"),
+        (b"TrainResult" in text, "the file has a TrainResult"),
         (bool(dicts) == bool(others), "it returns sometimes a dict, sometimes not"),
         (any(node.value is None for node in script.all(cst.Return, step.body)), "it may return nothing"),
     ):

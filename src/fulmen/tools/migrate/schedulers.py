@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import libcst as cst
 
 from fulmen.tools.migrate.classes import owners
@@ -20,8 +22,19 @@ def rewrite(script: Script) -> None:
             schedulers = value.elements[-1].value if isinstance(value, cst.Tuple) and len(value.elements) == 2 else None
             for element in schedulers.elements if isinstance(schedulers, cst.List) else ():
                 code = script.code(element.value)
-                if calls.get(code, code).partition("(")[0].endswith("ReduceLROnPlateau"):
+                if not calls.get(code, code).partition("(")[0].endswith("ReduceLROnPlateau"):
+                    continue
+                if not isinstance(element.value, cst.Dict):
                     script.edit(element.value, _watching)
+                elif not re.search(r"""["']monitor["']""", code):
+                    script.edit(element.value, _and_watching)
+
+
+def _and_watching(config: cst.Dict) -> cst.Dict:
+    *before, last = config.elements
+    comma = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+    monitor = cst.ensure_type(cst.parse_expression('{"monitor": "val_loss"}'), cst.Dict).elements
+    return config.with_changes(elements=[*before, last.with_changes(comma=comma), *monitor])
 
 
 def _watching(scheduler: cst.BaseExpression) -> cst.Dict:
