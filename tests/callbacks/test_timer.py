@@ -14,6 +14,7 @@ from fulmen.callbacks import Timer
 from fulmen.callbacks import timer as timer_module
 from fulmen.callbacks.timer import Interval
 from fulmen.errors import MisconfigurationException
+from fulmen.states import RunningStage, TrainerState
 
 
 class Slow(Scored):
@@ -129,6 +130,7 @@ def test_ranks_agree_without_asking_at_each_batch():
         """A trainer with two ranks, as rank zero sees it, that counts what goes between them."""
 
         world_size, should_stop, asked = 2, False, 0
+        state = TrainerState(stage=RunningStage.TRAINING)
 
         @property
         def strategy(self):

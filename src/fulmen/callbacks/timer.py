@@ -80,41 +80,27 @@ class Timer(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._offset = state_dict.get("time_elapsed", {}).get("train", 0.0)
 
-    def _start(self, stage: str) -> None:
-        self._start_time[stage] = time.monotonic()
-        self._end_time.pop(stage, None)
-
-    def _end(self, stage: str) -> None:
-        self._end_time[stage] = time.monotonic()
-
     def on_fit_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self._start_time.pop("train", None)
         self._check_time_remaining(trainer)  # a restored run may have no time left
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start("train")
+        self.on_validation_start(trainer, pl_module)
         self._batches, self._batches_to_wait = 0, 1
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end("train")
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start("sanity_check" if trainer.sanity_checking else "validate")
+        """A stage begins: any of them."""
+        assert trainer.state.stage is not None
+        self._start_time[trainer.state.stage] = time.monotonic()
+        self._end_time.pop(trainer.state.stage, None)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end("sanity_check" if trainer.sanity_checking else "validate")
+        """A stage ends."""
+        assert trainer.state.stage is not None
+        self._end_time[trainer.state.stage] = time.monotonic()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start("test")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end("test")
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start("predict")
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end("predict")
+    on_test_start = on_predict_start = on_validation_start
+    on_train_end = on_test_end = on_predict_end = on_validation_end
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self._batches += 1

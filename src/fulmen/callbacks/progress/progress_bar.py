@@ -200,7 +200,8 @@ class ProgressBar(Callback):
         self._finish("train")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin_loader("sanity_check" if trainer.sanity_checking else "validate", 0)
+        """An evaluation begins: any of them."""
+        self._begin_loader(str(trainer.state.stage), 0)
 
     def on_validation_batch_end(
         self,
@@ -220,19 +221,10 @@ class ProgressBar(Callback):
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish("sanity_check" if trainer.sanity_checking else "validate")
+        self._finish(str(trainer.state.stage))
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin_loader("test", 0)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish("test")
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin_loader("predict", 0)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish("predict")
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         while self._began:  # without a last look at metrics, which may fail as well
