@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+def _bar_of(stage: str) -> Any:
+    """tqdm's bar that draws a stage."""
+    return property(lambda self: self._bar(stage))
+
+
 class TQDMProgressBar(ProgressBar):
     """A bar of tqdm for each stage; in a notebook its widget.
 
@@ -36,22 +41,14 @@ class TQDMProgressBar(ProgressBar):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_bars": {}}
 
-    @property
-    def train_progress_bar(self) -> tqdm:
-        return self._bar("train")
+    train_progress_bar: tqdm = _bar_of("train")
+    test_progress_bar: tqdm = _bar_of("test")
+    predict_progress_bar: tqdm = _bar_of("predict")
 
     @property
     def val_progress_bar(self) -> tqdm:
         """That of the sanity check too."""
         return self._bar("sanity_check" if "sanity_check" in self._bars else "validate")
-
-    @property
-    def test_progress_bar(self) -> tqdm:
-        return self._bar("test")
-
-    @property
-    def predict_progress_bar(self) -> tqdm:
-        return self._bar("predict")
 
     def _bar(self, stage: str) -> tqdm:
         if stage not in self._bars:
