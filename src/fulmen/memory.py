@@ -7,6 +7,17 @@ from contextlib import suppress
 
 import torch
 
+from fulmen.collection import recursive_detach
+
+__all__ = [
+    "garbage_collection_cuda",
+    "is_cuda_out_of_memory",
+    "is_cudnn_snafu",
+    "is_oom_error",
+    "is_out_of_cpu_memory",
+    "recursive_detach",
+]
+
 
 def is_oom_error(exception: BaseException) -> bool:
     """Whether an exception means that memory ran out, on the device or on the host."""
