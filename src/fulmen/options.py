@@ -257,9 +257,7 @@ def _check_loggers(options: Options) -> None:
     given = options.logger
     if given is None or isinstance(given, (bool, Logger)):
         return
-    if isinstance(given, Iterable) and not isinstance(given, (str, dict)):
-        given = list(given)
-    for logger in given if isinstance(given, list) else [given]:
+    for logger in given if isinstance(given, Iterable) and not isinstance(given, (str, dict)) else [given]:
         if not isinstance(logger, Logger):
             raise TypeError(
                 f"logger={logger!r} must be True, False, a Logger instance such as TensorBoardLogger('.'), or a list "

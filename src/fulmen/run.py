@@ -376,10 +376,6 @@ class Run(Readout):
 
     # ---- what loops ask for
 
-    @property
-    def val_source(self) -> Source:
-        return self.sources["val"]
-
     def refresh_hooks(self) -> None:
         """Rebuild the hook table if the list of callbacks was changed."""
         if self.hooks.callbacks != self.callbacks:
@@ -390,10 +386,6 @@ class Run(Readout):
         self.hooks = hooks.build(self, self.lightning_module, self.callbacks)
         for callback in self.callbacks:
             callback.__dict__["_logs_with"] = self.lightning_module
-
-    def train_mode(self) -> None:
-        """Gradients on; validation puts each part of the model back into its mode by itself."""
-        torch.set_grad_enabled(True)
 
     def preparation(self, stage: str, dataloader_idx: int = 0) -> Callable[[Any], Any] | None:
         """What is done to each batch before a step sees it; None where that is nothing."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from fulmen import data, seed
 from fulmen.checkpoint import state
 from fulmen.errors import MisconfigurationException
@@ -105,7 +107,7 @@ class TrainLoop:
         if self.skips():
             return
         self.prepare()
-        speed_up([*self.source.loaders, *self.trainer.val_source.loaders], self.trainer.optimizers)
+        speed_up([*self.source.loaders, *self.validation.source.loaders], self.trainer.optimizers)
         self.account.start(self.progress.batches)
         if self.trainer.global_rank and self.resume is None and not self.progress.batches:
             seed.part(self.trainer.global_rank)
@@ -122,7 +124,7 @@ class TrainLoop:
     @property
     def validates(self) -> bool:
         """Whether there is something to validate with and on."""
-        return self.validation.enabled and self.trainer.val_source.exists
+        return self.validation.enabled and self.validation.source.exists
 
     @property
     def hooks(self) -> HookTable:
@@ -160,7 +162,7 @@ class TrainLoop:
     def prepare(self) -> None:
         """Loaders and schedules of the first epoch."""
         self.load_data()
-        validation = self.trainer.val_source
+        validation = self.validation.source
         if validation.exists and self.validation.enabled and not validation.loaded:
             self.validation.load_data()
         self.schedule.plan()
@@ -272,7 +274,7 @@ class TrainLoop:
     def configure_step(self) -> None:
         trainer = self.trainer
         self.step.configure(trainer.accumulate_grad_batches, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
-        trainer.train_mode()
+        torch.set_grad_enabled(True)
 
     @counted("opening")
     def open_iterator(self, resume: dict[str, Any] | None) -> None:
@@ -417,7 +419,7 @@ class TrainLoop:
     @counted("validation")
     def validate(self) -> None:
         trainer, progress = self.trainer, self.progress
-        if trainer.val_source.due(trainer.reload_dataloaders_every_n_epochs, progress.epoch):
+        if self.validation.source.due(trainer.reload_dataloaders_every_n_epochs, progress.epoch):
             self.validation.load_data()
         if self.step.stepping:
             self.zero_grad()
@@ -433,7 +435,7 @@ class TrainLoop:
             trainer.stop_if_asked(VALIDATION_OVER)
         progress.point = IN_EPOCH
         self.schedule.advance()
-        trainer.train_mode()
+        torch.set_grad_enabled(True)
         self.logs.enter(TRAIN_BATCH)
 
     def zero_grad(self) -> None:
