@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -94,3 +96,15 @@ def test_the_stage_can_be_set(name):
     assert getattr(trainer, name)
     setattr(trainer, name, False)
     assert trainer.state.stage is None
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda trainer: pickle.loads(pickle.dumps(trainer))])
+def test_a_copy_of_a_trainer_that_has_run_can_run(copied):
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(Adaptive(), numbers(3), numbers(1))
+    again = copied(trainer)
+
+    again.fit(Adaptive(), numbers(3), numbers(1))
+
+    assert again is not trainer
+    assert again.global_step == trainer.global_step == 3

@@ -73,6 +73,9 @@ def _counts(stage: str) -> Any:
     return property(read)
 
 
+BUILT = ("hooks", "step", "_outputs")
+
+
 class Readout:
     """The properties of Trainer; all of them answer before, during and after a run."""
 
@@ -98,8 +101,8 @@ class Readout:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave behind what a run has built; they can start one of their own."""
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("hooks", "step")}
-        return kept | dict.fromkeys(("train_loop", "evaluation", "prediction"))
+        kept = {name: value for name, value in self.__dict__.items() if name not in BUILT}
+        return kept | dict.fromkeys(("train_loop", "evaluation", "prediction", "_previous"))
 
     # ---- metrics
 

@@ -164,3 +164,8 @@ def test_a_checkpoint_with_objects_by_old_paths_can_be_read(tmp_path):
     torch.save({"hyper_parameters": AttributeDict(lr=0.1)}, tmp_path / "old.ckpt")
 
     assert torch.load(tmp_path / "old.ckpt", weights_only=False)["hyper_parameters"].lr == 0.1
+
+
+def test_a_name_asked_of_another_module_is_shown_where_it_is():
+    with pytest.raises(ImportError, match=r"'TensorBoardLogger': it is in lightning\.pytorch\.loggers\."):
+        from lightning.pytorch import TensorBoardLogger  # noqa: F401

@@ -81,6 +81,8 @@ def reason(module: str, name: str, only_known: bool = False) -> str:
     path = names.table_path(module) or ""
     if said := names.missing(path, name):
         return f"{module}.{name} {said}"
+    if room := next((room for room, row in names.rows().items() if name in row.homes), ""):
+        return f"module {module!r} has no name {name!r}: it is in {module.removesuffix(path).rstrip('.')}.{room}."
     rooms = {row.partition(".")[0] for row in names.rows()} if not path and name.islower() else ()
     others = nearest(name, rooms) or nearest(name, names.public(path))
     return "" if only_known and not others else f"module {module!r} has no name {name!r}.{others}"
