@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from fulmen.errors import MisconfigurationException, nearest
-from fulmen.registry import Registry
 from fulmen.warn import rank_zero_info
 
 
@@ -134,6 +134,44 @@ class MPSAccelerator(Accelerator):
 
     def teardown(self) -> None:
         torch.mps.empty_cache()
+
+
+class Registry(dict[str, dict[str, Any]]):
+    """Classes by name, accelerators or strategies; `kind` is the word for what they are."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def register(
+        self,
+        name: str,
+        made_of: Callable[..., Any] | str | None = None,
+        description: str = "",
+        override: bool = False,
+        **init_params: Any,
+    ) -> Any:
+        """Add a class, which `get` calls with `init_params`; without one (also given as `kind`) a class decorator."""
+        made_of = init_params.pop(self.kind, made_of)
+        if name in self and not override:
+            raise MisconfigurationException(f"{self.kind} {name!r} is registered already; override=True replaces it.")
+        if made_of is None:
+            return lambda cls: self.register(name, cls, description, override, **init_params)
+        entry = {self.kind: made_of, f"{self.kind}_name": name, "description": description, "init_params": init_params}
+        self[name] = entry
+        return made_of
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A new one of that name, or `default`."""
+        if name in self:
+            return self[name][self.kind](**self[name]["init_params"])
+        if default is None:
+            raise KeyError(f"No {self.kind} {name!r} is registered.{nearest(name, self)}")
+        return default
+
+    def remove(self, name: str) -> None:
+        """Forget the one of that name."""
+        del self[name]
 
 
 class Accelerators(Registry):

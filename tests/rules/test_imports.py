@@ -24,7 +24,7 @@ LAYERS = [
     {"options", "hooks", "optim", "logs", "slots", "data", "batched", "combined", "position", "loaders", "checkpoint"}
     | {"summary", "introspection", "types", "states"},
     {"strategy", "slurm", "precision", "device", "callbacks.base", "lifecycle", "export"},
-    {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "registry", "loop.progress"}
+    {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress"}
     | {"loop.guard", "loop.resume"},
     {"tree", "seed", "warn", "errors", "transfer", "__init__"},
 ]

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fulmen.device import Accelerator
+from fulmen.device import Accelerator, Registry
 from fulmen.errors import MisconfigurationException, nearest
-from fulmen.registry import Registry
 from fulmen.strategy.base import SingleDeviceStrategy, Strategy
 from fulmen.strategy.environment import TorchElasticEnvironment
 
