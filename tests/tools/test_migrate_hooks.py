@@ -100,6 +100,18 @@ def test_what_only_old_base_classes_have_keeps_their_import():
     assert "_convert_params() of loggers is left" in notes[0]
 
 
+def test_a_hook_that_is_called_keeps_its_last_argument():
+    new, _ = after(
+        """
+        import fulmen as pl
+        class Count(pl.Callback):
+            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx): pass
+        Count().on_train_batch_end(None, None, None, None, 0, 0)
+        """
+    )
+    assert "batch, batch_idx, dataloader_idx=0): pass" in new
+
+
 def test_tags_csv_is_hparams_file():
     new, _ = after("import fulmen as pl\nNet.load_from_checkpoint(path, tags_csv='tags.csv')\n")
 

@@ -14,7 +14,10 @@ from fulmen.warn import warn_once
 def complete(found: Any) -> None:
     """Give the base class of loggers what it had for them to call."""
     if found is LoggerCollection:
+        from fulmen.trainer import Trainer
+
         LoggerCollection.wanted = True
+        complete_trainer(Trainer)
     for function in (_convert_params, _flatten_dict, _sanitize_params):
         setattr(Logger, function.__name__, staticmethod(function))
     members: dict[str, Callable[..., Any]] = {

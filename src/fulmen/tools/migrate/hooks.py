@@ -78,7 +78,10 @@ def _signature(script: Script, owner: Owner, name: str) -> None:
     if not extra:
         return
     rest = [word for one, word in words.items() if one not in extra and word in given]
-    if rest == [word for word in given if word in rest] and not any(uses(script, function, one) for one in extra):
+    calls = (node for node in script.all(cst.Attribute) if node.attr.value == name)
+    called = any(script.code(node.value) != "super()" for node in calls)
+    unused = not called and not any(uses(script, function, one) for one in extra)
+    if unused and rest == [word for word in given if word in rest]:
         script.edit(function, lambda old: without(old, extra))
     elif extra == ["dataloader_idx"]:  # there is one loader in training
         script.edit(function, lambda old: with_more(without(old, extra), ["dataloader_idx=0"]))

@@ -157,6 +157,9 @@ def _place(script: Script, alias: cst.ImportAlias, path: str) -> str | None:
         sentence = f"{called[2].decode()}() of loggers is left, and with it the import of their base class."
         script.leave(alias, sentence, keep=alias.asname.name if alias.asname else alias.name)
         return None
+    if old == "LoggerCollection":
+        script.leave(alias, "LoggerCollection is left: trainer.loggers is a list today.", keep=alias.name)
+        return None
     if home == "fulmen.compat.functions:data_loader":
         return ""
     if home:
