@@ -276,6 +276,6 @@ def test_a_monitor_that_nobody_logs_ends_the_first_epoch(options):
 def test_a_folder_that_cannot_be_made_is_told_before_the_first_batch():
     Path("c").write_text("a file")
     with pytest.raises(
-        MisconfigurationException, match=r"cannot save in the folder '.*c/deeper': it, or a folder above it, is a file"
+        MisconfigurationException, match=r"cannot save in the folder '.*c/deeper': .* is a file, not a directory"
     ):
         L.Trainer(callbacks=[ModelCheckpoint("c/deeper")], **{**QUIET, "enable_checkpointing": True}).fit(Model(SCORES))

@@ -67,7 +67,7 @@ def obstacle(folder: PathLike) -> str:
     try:
         makedirs(folder)
     except (FileExistsError, NotADirectoryError):
-        return "it, or a folder above it, is a file"
+        return "it, or a folder above it, is a file, not a directory"
     except OSError as error:
         return error.strerror or str(error)
     return "" if is_remote(folder) or os.access(local(folder), os.W_OK) else "it is not writable"
