@@ -15,6 +15,7 @@ from callbacks.small import QUIET, Scored
 import fulmen as L
 from fulmen.callbacks import ModelCheckpoint
 from fulmen.checkpoint import files, writer
+from fulmen.strategy.checkpoint_io import TorchCheckpointIO
 
 SCORES = [5.0, 3.0, 4.0, 1.0, 2.0, 6.0]
 
@@ -35,7 +36,7 @@ def same(one, other) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-class Slow:
+class Slow(TorchCheckpointIO):
     """A checkpoint IO whose disk takes its time; notes what it writes, and what training did meanwhile."""
 
     def __init__(self, fails_at: int = -1, patience: float = 0.1) -> None:
@@ -160,8 +161,9 @@ import sys, time, fulmen as L
 from fulmen.callbacks import ModelCheckpoint
 from fulmen.checkpoint import files
 from fulmen.demos import BoringModel
+from fulmen.strategy.checkpoint_io import TorchCheckpointIO
 
-class Slow:
+class Slow(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint, path, storage_options=None):
         time.sleep(1)
         files.write(checkpoint, path)
