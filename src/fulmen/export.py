@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from fulmen.parameters import modes_kept
+
 
 @contextmanager
 def _attached(module: Any) -> Iterator[None]:
@@ -35,13 +37,10 @@ class Exports:
     def to_onnx(self, file_path: Any = None, input_sample: Any = None, **kwargs: Any) -> Any:
         """Write the module as ONNX with torch.onnx.export, which takes `kwargs`; needs the package onnx."""
         example = self._example_of(input_sample, "input_sample")
-        was_training = self.training  # type: ignore[attr-defined]
-        self.eval()  # type: ignore[attr-defined]
-        try:
+        with modes_kept(self):  # type: ignore[arg-type]
+            self.eval()  # type: ignore[attr-defined]
             arguments = example if isinstance(example, tuple) else (example,)
             return torch.onnx.export(self, arguments, file_path, **kwargs)  # type: ignore[arg-type]
-        finally:
-            self.train(was_training)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def to_torchscript(
@@ -50,16 +49,12 @@ class Exports:
         """Compile the module to TorchScript by "script" or "trace", and write it if a path is given."""
         if method not in ("script", "trace"):
             raise ValueError(f"to_torchscript(method={method!r}) must be 'script' or 'trace'.")
-        was_training = self.training  # type: ignore[attr-defined]
-        self.eval()  # type: ignore[attr-defined]
-        try:
-            with _attached(self):
-                if method == "script":
-                    compiled: Any = torch.jit.script(self, **kwargs)
-                else:
-                    compiled = torch.jit.trace(self, self._example_of(example_inputs, "example_inputs"), **kwargs)
-        finally:
-            self.train(was_training)  # type: ignore[attr-defined]
+        with modes_kept(self), _attached(self):  # type: ignore[arg-type]
+            self.eval()  # type: ignore[attr-defined]
+            if method == "script":
+                compiled: Any = torch.jit.script(self, **kwargs)
+            else:
+                compiled = torch.jit.trace(self, self._example_of(example_inputs, "example_inputs"), **kwargs)
         if file_path is not None:
             with open(file_path, "wb") as file:
                 torch.jit.save(compiled, file)

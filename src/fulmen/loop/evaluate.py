@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -180,7 +180,11 @@ class EvaluateLoop:
         fetch.start(f"{trainer.global_rank} {stage} {loader_idx} {trainer.progress.batches}")
         batch_start, batch_end = getattr(hooks, f"on_{stage}_batch_start"), getattr(hooks, f"on_{stage}_batch_end")
         if self.takes == "iterator":
-            return self._run_iterator(fetch)
+            for _ in pulled(trainer, stage, fetch, loader_idx):
+                self.done[loader_idx] += 1
+                if trainer.asked:
+                    trainer.stop_if_asked(1 + sum(self.done))
+            return
         run_step, takes_loader = step_call(trainer, f"{stage}_step", self.takes, several=len(self.counts) > 1)
         for idx, batch in enumerate(fetch):
             self.batch_idx = idx
@@ -197,21 +201,6 @@ class EvaluateLoop:
             self.done[loader_idx] += 1
             if trainer.asked:
                 trainer.stop_if_asked(1 + sum(self.done))
-        return None
-
-    def _run_iterator(self, fetch: Fetch) -> None:
-        hooks, logs, loader_idx = self.trainer.hooks, self.trainer.logs, self.loader_idx
-        batch_start = getattr(hooks, f"on_{self.stage}_batch_start")
-        batch_end = getattr(hooks, f"on_{self.stage}_batch_end")
-        step = getattr(self.module, f"{self.stage}_step")
-        pull = Pull(iter(fetch), loader_idx=loader_idx)
-        while not fetch.is_last and fetch.total > 0:
-            for hook in batch_start:
-                hook(pull.batch, pull.batch_idx, loader_idx)
-            output = step(pull)
-            logs.batch = pull.batch
-            for hook in batch_end:
-                hook(output, pull.batch, pull.batch_idx - 1, loader_idx)
 
     def write_step_row(self) -> None:
         if not self.sanity:
@@ -220,6 +209,24 @@ class EvaluateLoop:
                 loop.loggers_before = state.logger_states(self.trainer)
             values = {s.step_name: s.last for s in self.trainer.logs.slots.values() if s.on_step and s.logger}
             rows.write(self.trainer.loggers, values, self.done[self.loader_idx], None)
+
+
+def pulled(trainer: Trainer, stage: str, fetch: Fetch, loader_idx: int) -> Iterator[Any]:
+    """What a step returns that takes its batches from the iterator itself, with the hooks around it."""
+    batch_start = getattr(trainer.hooks, f"on_{stage}_batch_start")
+    batch_end = getattr(trainer.hooks, f"on_{stage}_batch_end")
+    step, pull = getattr(trainer.lightning_module, f"{stage}_step"), Pull(iter(fetch), loader_idx=loader_idx)
+    for batch in pull.firsts():
+        for hook in batch_start:
+            hook(batch, pull.batch_idx, loader_idx)
+        trainer.logs.batch = batch
+        try:
+            output = step(pull)
+        except StopIteration:  # it asked for more than there are
+            return
+        for hook in batch_end:
+            hook(output, batch, pull.batch_idx - 1, loader_idx)
+        yield output
 
 
 def step_call(trainer: Trainer, name: str, takes: str, several: bool) -> tuple[Callable[..., Any], bool]:

@@ -160,12 +160,18 @@ class Pull:
     def __init__(self, batches: Iterator[Any], start: int = 0, loader_idx: int = 0) -> None:
         self.batches, self.loader_idx = batches, loader_idx
         self.batch_idx = start
-        self.batch: Any = None  # the one that was pulled last
+        self.held: list[Any] = []
+
+    def firsts(self) -> Iterator[Any]:
+        """The batch with which each step begins; the step pulls it, and as many more as it likes."""
+        for batch in self.batches:
+            self.held = [batch]
+            yield batch
 
     def __iter__(self) -> Pull:
         return self
 
     def __next__(self) -> tuple[Any, int, int]:
-        self.batch = next(self.batches)
+        batch = self.held.pop() if self.held else next(self.batches)
         self.batch_idx += 1
-        return self.batch, self.batch_idx - 1, self.loader_idx
+        return batch, self.batch_idx - 1, self.loader_idx

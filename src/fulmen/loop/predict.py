@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fulmen.hooks import check_step
-from fulmen.loop.evaluate import step_call
+from fulmen.loop.evaluate import pulled, step_call
 from fulmen.loop.fetch import Fetch
 from fulmen.loop.source import Source
 from fulmen.parameters import modes_kept
@@ -60,6 +60,11 @@ class PredictLoop:
         self.loader_idx = loader_idx
         prepare = trainer.preparation("predict", loader_idx)
         fetch = self.fetch = Fetch(self.source.loaders[loader_idx], self.source.lengths[loader_idx], count, prepare)
+        if takes == "iterator":
+            for output in pulled(trainer, "predict", fetch, loader_idx):
+                if self.keep:
+                    kept.append(output)
+            return
         batch_start, batch_end = hooks.on_predict_batch_start, hooks.on_predict_batch_end
         (run_step, takes_loader), keep = step_call(trainer, "predict_step", takes, len(self.counts) > 1), self.keep
         for idx, batch in enumerate(fetch):

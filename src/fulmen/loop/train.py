@@ -296,7 +296,8 @@ class TrainLoop:
         if self.trainer.should_stop and self.may_stop():
             return
         if self.step.takes == "iterator":
-            batches = self.pulled(batches)
+            self.pull = Pull(iter(batches), self.progress.batch)
+            batches = self.pull.firsts()
         trainer, hooks, logs, step = self.trainer, self.hooks, self.logs, self.step
         progress, fetch, account, clock = self.progress, self.fetch, self.account, perf_counter
         assert fetch is not None
@@ -317,7 +318,7 @@ class TrainLoop:
                 return
             step.is_last = fetch.is_last
             output = run_step(batch, idx) if batch is not None else self.pass_over()
-            progress.batch = idx + 1
+            progress.batch = fetch.count
             progress.batches += 1
             if logs.unsynced:
                 logs.sync()
@@ -343,26 +344,10 @@ class TrainLoop:
             if progress.steps >= self.step_limit or (self.trainer.should_stop and self.may_stop()):
                 return
 
-    def pulled(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """For a step that takes the iterator itself: give it that, until it has pulled all batches."""
-        assert self.fetch is not None
-        ahead, end = iter(batches), object()
-        held = next(ahead, end)
-
-        def feed() -> Iterator[Any]:
-            nonlocal held
-            while held is not end:
-                batch, held = held, next(ahead, end)
-                yield batch
-
-        pull = Pull(feed(), self.progress.batch)
-        while held is not end:
-            yield pull
-
-    def run_pulling(self, pull: Pull, batch_idx: int) -> Any:
+    def run_pulling(self, batch: Any, batch_idx: int) -> Any:
         """A step that asks for more batches than there are ends the epoch."""
         try:
-            return self.step.run(pull, batch_idx)
+            return self.step.run(self.pull, batch_idx)
         except StopIteration:
             return None
 
