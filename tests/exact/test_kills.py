@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from exact.situations import ALL, FOR_RANKS, difference
 
 TESTS = Path(__file__).parents[1]
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts=3")
+TORCHRUN = ("-m", "torch.distributed.run", "--max-restarts=3")
 
 
 def start(folder: Path, name: str, kills: Any = (), rank: int = 0, launcher: Any = (), **options: Any) -> int:
@@ -27,6 +28,12 @@ def start(folder: Path, name: str, kills: Any = (), rank: int = 0, launcher: Any
     )
     (folder / "output.txt").write_bytes(done.stdout + done.stderr)
     return done.returncode
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def left(folder: Path) -> Any:
@@ -61,10 +68,14 @@ def test_two_ranks_go_on_whichever_was_killed(name, rank, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_torchrun_starts_a_killed_run_again_and_it_goes_on(processes, tmp_path):
+@pytest.mark.parametrize(("processes", "standalone"), [(1, True), (2, True), (2, False)])
+def test_torchrun_starts_a_killed_run_again_and_it_goes_on(processes, standalone, tmp_path):
     together = {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
-    launcher = (*TORCHRUN, f"--nproc-per-node={processes}")
+    launcher = (
+        *TORCHRUN,
+        "--standalone" if standalone else f"--master-port={free_port()}",
+        f"--nproc-per-node={processes}",
+    )
     assert start(tmp_path / "whole", "shares", **together) == 0
     kills = [("train", 4), ("train", 9)]
     assert start(tmp_path / "killed", "shares", kills, processes - 1, launcher, **together) == 0

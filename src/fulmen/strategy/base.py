@@ -16,10 +16,10 @@ from fulmen import tree
 from fulmen.device import Accelerator
 from fulmen.errors import MisconfigurationException
 from fulmen.precision import Precision
-from fulmen.strategy.checkpoint_io import CheckpointIO, TorchCheckpointIO
 
 if TYPE_CHECKING:
     from fulmen.signals import Ranks
+    from fulmen.strategy.checkpoint_io import CheckpointIO
     from fulmen.strategy.layer_sync import LayerSync
 
 T = TypeVar("T")
@@ -47,6 +47,8 @@ class Strategy:
         checkpoint_io: Any = None,
         precision_plugin: Precision | None = None,
     ) -> None:
+        from fulmen.strategy.checkpoint_io import TorchCheckpointIO
+
         self.accelerator = accelerator
         self.checkpoint_io: CheckpointIO = checkpoint_io or TorchCheckpointIO()
         self.layer_sync: LayerSync | None = None

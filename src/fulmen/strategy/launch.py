@@ -50,6 +50,19 @@ def join_group(backend: str, rank: int, world_size: int, timeout: timedelta | No
     atexit.register(leave_group)
 
 
+def agents_store(world_size: int, timeout: timedelta | None) -> dist.Store | None:
+    """The store that torchrun keeps for the processes of one machine, with a place of its own for each attempt.
+
+    Started again without a rendezvous backend they would find the addresses of those that died. Several machines have
+    such a backend, and may count their attempts differently.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return None
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, world_size, False, timeout or dist.default_pg_timeout)
+    return dist.PrefixStore(f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
 def leave_group() -> None:
     """At the end of a process: ranks that still wait for it get an error, and the first rank sees the others off."""
     if children.started is not None and children.started.ended:

@@ -87,6 +87,8 @@ class ParallelStrategy(Strategy):
         super().setup_environment()
         if self.store is None and children.follow_parent(self.global_rank):
             self.store = children.meet(self.cluster_environment, is_host=False)
+        if self.store is None and not dist.is_initialized():
+            self.store = launch.agents_store(self.world_size, self.timeout)
         if self.store is None:
             os.environ.setdefault("MASTER_ADDR", self.cluster_environment.main_address)
             os.environ.setdefault("MASTER_PORT", str(self.cluster_environment.main_port))
