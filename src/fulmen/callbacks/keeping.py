@@ -70,8 +70,8 @@ class Keeping(Checkpoint):
     _pending: Pending | None
 
     def _candidates(self, trainer: Trainer) -> dict[str, Tensor]:
-        """What files can be ranked by and named after."""
-        metrics = dict(trainer.callback_metrics)
+        """What files can be ranked by and named after: as rank zero has it, whose state all resume with."""
+        metrics = dict(trainer.strategy.broadcast(dict(trainer.callback_metrics)))
         for name, value in zip(COUNTERS, (trainer.current_epoch, trainer.global_step), strict=True):
             metrics[name] = metrics[name].int() if name in metrics else torch.tensor(value)
         return metrics

@@ -6,6 +6,7 @@ import sys
 from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -83,7 +84,17 @@ def _exact(trainer: Trainer) -> dict[str, Any]:
     loggers = logger_states(trainer) if loggers is None else loggers
     if trainer.world_size == 1:
         return {"ranks": [own], "loggers": loggers}
+    own["buffers"] = _own_buffers(trainer)
     return {"ranks": trainer.strategy.gather_object(own), "loggers": loggers}
+
+
+def _own_buffers(trainer: Trainer) -> dict[str, Tensor]:
+    """Those in which this rank differs from rank zero: DDP brings batch norms together at the next step only."""
+    kept = trainer.lightning_module.state_dict().keys()
+    buffers = {name: b for name, b in trainer.lightning_module.named_buffers() if name in kept}
+    sums = {name: crc32(b.cpu().reshape(-1).view(torch.uint8).numpy().tobytes()) for name, b in buffers.items()}
+    zeros = trainer.strategy.gather_object(sums)[0]
+    return {name: buffers[name] for name in sums if sums[name] != zeros.get(name)}
 
 
 def logger_states(trainer: Trainer) -> list[dict[str, Any]]:
@@ -203,10 +214,15 @@ def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
     for name, values in state.get("metrics", {}).items():
         if name in metrics:
             _load_metric(metrics[name], values)
-    parameters = dict(trainer.lightning_module.named_parameters())
-    for name, gradient in state.get("gradients", {}).items():
-        if name in parameters:
-            parameters[name].grad = gradient.to(parameters[name].device)
+    _restore_tensors(trainer.lightning_module, state)
+
+
+def _restore_tensors(module: torch.nn.Module, state: dict[str, Any]) -> None:
+    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    for name in parameters.keys() & state.get("gradients", {}).keys():
+        parameters[name].grad = state["gradients"][name].to(parameters[name].device)
+    for name in buffers.keys() & state.get("buffers", {}).keys():
+        buffers[name].copy_(state["buffers"][name])
 
 
 def _load_metric(metric: Any, state: dict[str, Any]) -> None:
