@@ -108,7 +108,8 @@ def ddp(task):
         loss = task.loss(model(x), y)
         loss.backward()
         optimizer.step()
-    torch.distributed.barrier()  # a rank that leaves first may leave the other hanging
+    del model, loss  # what still holds the group when it is destroyed may hang the process
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
