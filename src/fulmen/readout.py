@@ -112,6 +112,16 @@ class Readout:
         return self.logs.callback_metrics()
 
     @property
+    def metrics_of_rank_zero(self) -> dict[str, Tensor]:
+        """Rank zero's `callback_metrics`, in host memory: what every rank decides by, so that all decide alike.
+
+        All ranks ask together. A resumed run has rank zero's best values on all of them, too.
+        """
+        if self.world_size == 1:
+            return self.callback_metrics
+        return self.strategy.broadcast({name: value.cpu() for name, value in self.callback_metrics.items()})
+
+    @property
     def logged_metrics(self) -> dict[str, Tensor]:
         """What loggers are sent, as tensors on the device."""
         return self.logs.logged_metrics()

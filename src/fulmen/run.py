@@ -252,7 +252,7 @@ class Run(Readout):
         self.step.attach(self.hooks)
         own = self.hooks.lr_scheduler_step
         configs = self._scheduler_configs if module.automatic_optimization else []
-        schedulers = optim.Schedulers(configs, own[0] if own else None, lambda: self.callback_metrics)
+        schedulers = optim.Schedulers(configs, own[0] if own else None, lambda: self.metrics_of_rank_zero)
         loop.take(self.step, schedulers)
 
     def _merge_callbacks(self, ckpt_path: Any) -> Any:

@@ -122,11 +122,13 @@ class EarlyStopping(Callback):
         return once_an_epoch or not trainer.enable_validation
 
     def _run_early_stopping_check(self, trainer: Trainer) -> None:
-        metrics = trainer.callback_metrics
+        here, metrics = trainer.callback_metrics.get(self.monitor), trainer.metrics_of_rank_zero
         if trainer.fast_dev_run or not self._is_there(metrics):
             return
-        stop, message = self._evaluate_stopping_criteria(metrics[self.monitor].squeeze())
-        stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        current, finite = metrics[self.monitor].squeeze(), here is None or bool(torch.isfinite(here).all())
+        if self.check_finite and not trainer.strategy.reduce_boolean_decision(finite) and torch.isfinite(current):
+            current = torch.full_like(current, torch.nan)  # that of another rank
+        stop, message = self._evaluate_stopping_criteria(current)
         trainer.should_stop = trainer.should_stop or stop
         if stop:
             self.stopped_epoch = trainer.current_epoch

@@ -69,9 +69,9 @@ class Keeping(Checkpoint):
     _is_async: bool
     _pending: Pending | None
 
-    def _candidates(self, trainer: Trainer) -> dict[str, Tensor]:
-        """What files can be ranked by and named after: as rank zero has it, whose state all resume with."""
-        metrics = dict(trainer.strategy.broadcast(dict(trainer.callback_metrics)))
+    def _candidates(self, trainer: Trainer, logged: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What files can be ranked by and named after, of what this rank has logged or of what is given."""
+        metrics = dict(trainer.callback_metrics if logged is None else logged)
         for name, value in zip(COUNTERS, (trainer.current_epoch, trainer.global_step), strict=True):
             metrics[name] = metrics[name].int() if name in metrics else torch.tensor(value)
         return metrics
@@ -92,7 +92,7 @@ class Keeping(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         self._settle(trainer)
-        metrics = self._candidates(trainer)
+        metrics = self._candidates(trainer, trainer.metrics_of_rank_zero)
         path, evicted, before = "", [""], self.state_dict()
         if self.save_top_k and self.monitor is None:
             path, evicted = self._follow(trainer, metrics)

@@ -105,9 +105,10 @@ def _check_shapes(data: Any, group: Any) -> None:
 
 
 def gather_object(obj: T, group: Any = None) -> list[T]:
-    """The objects of all ranks, in their order; each is pickled."""
+    """The objects of all ranks, in their order; each is pickled, its tensors in host memory."""
     found = [obj] * world_size(group)
     if len(found) > 1:
+        obj = map_tensors(Tensor.cpu, obj)
         dist.all_gather_object(found, obj, group=group)
     return found
 
