@@ -23,7 +23,8 @@ torch.set_num_threads(1)
 STEPS = int(sys.argv[1])
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with open("/proc/self/status") as file:  # getrusage would count what this process was before it became this program
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fulmen import seed
 from fulmen.combined import CombinedLoader, CombinedPass
+from fulmen.loop.unprofiled import batches
 from fulmen.position import Pass, skips
 from fulmen.warn import warn_once
 
@@ -87,7 +88,7 @@ class Fetch:
         if self.count >= total:
             return
         try:
-            for batch in iterator:
+            for batch in batches(iterator):
                 self.count += 1
                 self.is_last = self.count >= total
                 yield batch if prepare is None else prepare(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from fulmen.errors import MisconfigurationException
 from fulmen.hooks import HookTable, check_step, reported
 from fulmen.loop.guard import Guard
+from fulmen.loop.unprofiled import step, zero_grad
 from fulmen.optim import LightningOptimizer, repeats_closure
 from fulmen.tree import detach
 from fulmen.values import on_host
@@ -41,6 +42,7 @@ class Step:
         self.optimizers: list[Any] = [LightningOptimizer(o) for o in optimizers]
         for wrapped in self.optimizers:
             wrapped._run, wrapped._no_sync, wrapped._module = self.run_optimizer, strategy.no_sync, module
+            wrapped.zero_grad = partial(zero_grad, wrapped.optimizer)
         self.takes = check_step(module, "training_step")
         self.special = self._special()
         self.listens = False  # whether any hook wants to see the step's output
@@ -155,7 +157,7 @@ class AutomaticStep(Step):
                     hook(self.optimizer)
                 if self.clip is not None:
                     self.clip_gradients(self.optimizer)
-                self.optimizer.step()
+                step(self.optimizer)
             else:
                 self.finish(self.optimizer)
         elif self.optimizer is None:
@@ -181,7 +183,7 @@ class AutomaticStep(Step):
             if self.own_zero_grad:
                 self.own_zero_grad[0](self.progress.epoch, self.batch_idx, self.optimizer)
             else:
-                self.optimizer.zero_grad()
+                zero_grad(self.optimizer)
         if loss is None:
             self.output = {}
             self.strategy.skip_backward()
@@ -241,7 +243,7 @@ class AutomaticStep(Step):
                 self.guard.leaves_out()
             return loss
 
-        return optimizer.step(closure=evaluate, **kwargs)
+        return step(optimizer, closure=evaluate, **kwargs)
 
     def _before(self, optimizer: Optimizer) -> None:
         if self.suspect:
@@ -258,7 +260,7 @@ class AutomaticStep(Step):
         self._before(optimizer)
         if self.suspect and not self.precision.scales and self.guard.leaves_out():
             return
-        self.precision.step(optimizer) if self.precision.scales else optimizer.step(**kwargs)
+        self.precision.step(optimizer) if self.precision.scales else step(optimizer, **kwargs)
 
     def clip_gradients(self, optimizer: Optimizer) -> None:
         assert self.clip is not None
@@ -343,7 +345,7 @@ class ManualStep(Step):
             if self.suspect:
                 self.guard.before()
             self._hooks(optimizer)
-            loss = None if self.suspect and self.guard.leaves_out() else optimizer.step(**kwargs)
+            loss = None if self.suspect and self.guard.leaves_out() else step(optimizer, **kwargs)
         else:
 
             def evaluate() -> Any:
@@ -351,7 +353,7 @@ class ManualStep(Step):
                 self._hooks(optimizer)
                 return value
 
-            loss = optimizer.step(closure=evaluate, **kwargs)
+            loss = step(optimizer, closure=evaluate, **kwargs)
         self.progress.steps += 1
         return loss
 
