@@ -300,7 +300,7 @@ class Run(Readout):
                 hook()
         self._log_hyperparameters(module)
         for logger in self.loggers:
-            getattr(logger, "experiment", None)  # a folder that cannot be written to is told here
+            logger._open()
             logger.log_graph(module)
             logger.save()
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small import make_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fulmen.demos import BoringModel
 from fulmen.loggers import TensorBoardLogger
 
 
@@ -117,6 +121,48 @@ def test_a_resumed_run_neither_doubles_nor_misses_events():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_run_that_is_resumed_before_its_first_row_stays_in_its_folder():
+    states = []
+
+    class Model(BoringModel):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            states.append(self.logger.state_dict())
+
+    logger = TensorBoardLogger("logs")
+    assert logger.state_dict() == {}
+    make_trainer(logger=logger, max_steps=1).fit(Model())
+    again = TensorBoardLogger("logs")
+    again.load_state_dict(states[0])
+    again.log_metrics({"loss": 1.0}, 3)
+    again.finalize("success")
+
+    assert again.version == logger.version == 0
+    assert scalars(logger.log_dir) == {"loss": [(3, 1.0)]}
+
+
+def test_the_package_is_missed_at_once_and_imported_for_the_first_row(monkeypatch):
+    program = """
+import sys
+import fulmen as L
+from fulmen.demos import BoringModel
+from fulmen.loggers import TensorBoardLogger
+
+class Model(BoringModel):
+    def training_step(self, batch, batch_idx):
+        self.log("seen", float("tensorboard" in sys.modules))
+        return super().training_step(batch, batch_idx)
+
+logger = TensorBoardLogger("logs")
+trainer = L.Trainer(logger=logger, max_steps=4, log_every_n_steps=2, accelerator="cpu", enable_checkpointing=False)
+trainer.fit(Model())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert scalars("logs/lightning_logs/version_0")["seen"] == [(1, 0.0), (3, 1.0)]
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install tensorboard"):
+        make_trainer(logger=TensorBoardLogger("logs")).fit(BoringModel())
+
+
 def test_a_folder_that_vanishes_costs_one_warning_and_no_scalar(monkeypatch):
     monkeypatch.setattr(threading, "excepthook", lambda error: None)  # TensorBoard's own thread dies of it
     logger = TensorBoardLogger("logs")

@@ -103,6 +103,10 @@ class Logger(ABC):
     def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Write down the run's hyperparameters."""
 
+    def _open(self) -> None:
+        """A run begins: what cannot be written to is told here."""
+        getattr(self, "experiment", None)
+
     def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
         """Write down the model's graph, where the logger can."""
 
@@ -290,15 +294,19 @@ def write(path: str, text: str) -> int:
 
 def save_hparams(folder: str, params: dict[str, Any]) -> bool:
     """Write plain hyperparameters to hparams.yaml; False if the disk fails."""
-    import yaml
-
     path = join(folder, HPARAMS_FILE)
     try:
-        write(path, yaml.safe_dump(params))
+        write(path, as_yaml(params) if params else "{}\n")
     except OSError as error:
         warn_unwritten(path, error)
         return False
     return True
+
+
+def as_yaml(params: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(params)
 
 
 def warn_unwritten(path: str, error: OSError) -> None:

@@ -6,6 +6,7 @@ import os
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ class TensorBoardLogger(base.FolderLogger):
         self._failing = False
         self._graph_written = False
         self._folders = {"."}
+        self._opened = False
 
     @property
     def sub_dir(self) -> str | None:
@@ -85,15 +87,21 @@ class TensorBoardLogger(base.FolderLogger):
     def experiment(self) -> SummaryWriter:
         """torch's SummaryWriter; its folder and first file are made when it is first asked for."""
         if self._experiment is None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ModuleNotFoundError("TensorBoardLogger needs TensorBoard: pip install tensorboard") from error
-            if not self._failing:
-                base.open_folder(self.log_dir)
+            self._open()
+            from torch.utils.tensorboard import SummaryWriter
+
             folder = self.log_dir if is_remote(self.log_dir) else os.path.abspath(self.log_dir)  # also after a chdir
             self._experiment = SummaryWriter(log_dir=folder, **self._kwargs)
         return self._experiment
+
+    @rank_zero_only
+    def _open(self) -> None:
+        """What may be wrong is told at once; the writer, which takes long to import, is made for the first row."""
+        if find_spec("tensorboard") is None:
+            raise ModuleNotFoundError("TensorBoardLogger needs TensorBoard: pip install tensorboard")
+        if not self._failing:
+            base.open_folder(self.log_dir)
+            self._opened = True
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -163,7 +171,8 @@ class TensorBoardLogger(base.FolderLogger):
             if self._failing:
                 for row, step in self._unsaved:
                     _add(self.experiment, row, step)
-            self.experiment.flush()
+            if self._experiment is not None:
+                self._experiment.flush()
         except OSError as error:
             self._give_up_writer(error)
         else:
@@ -173,8 +182,8 @@ class TensorBoardLogger(base.FolderLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what waits and close the file."""
-        if self._experiment is None and not self._failing:
+        """Write what waits and close the file; a run that logged nothing leaves an empty one."""
+        if not self._opened and not self._failing:
             return
         self.save()
         if self._failing:
@@ -190,11 +199,12 @@ class TensorBoardLogger(base.FolderLogger):
 
     def state_dict(self) -> dict[str, Any]:
         """Which run this is, and how long its files are."""
-        if self._experiment is None:
+        if not self._opened or (self._failing and self._experiment is None):
             return {}
         self.save()
         run = {"name": self.name, "version": self.version, "graph_written": self._graph_written}
-        self._folders.update(os.path.relpath(folder, self.log_dir) for folder in self.experiment.all_writers or ())
+        writers = (self._experiment and self._experiment.all_writers) or ()
+        self._folders.update(os.path.relpath(folder, self.log_dir) for folder in writers)
         sizes = {name: os.path.getsize(join(self.log_dir, name)) for name in self._files()}
         return {**run, "hparams": self.hparams, "folders": sorted(self._folders), "sizes": sizes}
 
@@ -209,7 +219,7 @@ class TensorBoardLogger(base.FolderLogger):
         self._graph_written, self._folders = state_dict["graph_written"], set(state_dict["folders"])
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self._cut(state_dict["sizes"])
-        _ = self.experiment
+        self._open()
 
     def _cut(self, sizes: dict[str, int]) -> None:
         for name in self._files():
