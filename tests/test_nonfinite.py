@@ -155,6 +155,17 @@ def test_a_checkpoint_never_holds_bad_weights():
     assert torch.load("ckpt/last.ckpt")["global_step"] == 2
 
 
+@pytest.mark.parametrize(("kind", "large"), [(torch.float32, 3e38), (torch.float16, 6e4)])
+def test_weights_whose_squares_are_too_large_are_good(kind, large):
+    class Module(Net):
+        def on_train_end(self):
+            torch.nn.init.constant_(self.to(kind).net[3].bias, large)
+            self.trainer.save_checkpoint("large.ckpt")
+
+    fit(Module("nothing"))
+    assert torch.load("large.ckpt")["state_dict"]["net.3.bias"].tolist() == [pytest.approx(large, rel=1e-3)]
+
+
 @pytest.mark.parametrize("spoiled", [False, True])
 def test_losses_on_a_device_are_looked_at_in_groups(spoiled):
     """What a GPU's losses go through, a group behind the device."""

@@ -153,7 +153,7 @@ def holds_bad(data: Any) -> bool:
     """Whether any tensor within is not finite."""
     found: list[Tensor] = []
     tree.map_tensors(lambda tensor: found.append(tensor) or tensor, data)
-    return not _all_finite([tensor for tensor in found if tensor.is_floating_point() and tensor.numel()])
+    return any(tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()) for tensor in found)
 
 
 def first_bad_output(step: Step) -> str | None:
@@ -203,24 +203,24 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 def bad_gradient(module: nn.Module) -> str | None:
     """Name of the first parameter whose gradient is not finite."""
     named = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
-    return None if _all_finite([gradient for _, gradient in named]) else _first(named)
+    return None if _square_is_finite([gradient for _, gradient in named]) else _first(named)
 
 
 def bad_weight(module: nn.Module) -> str | None:
     """Name of the first parameter or buffer that is not finite."""
     everything = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point() and t.numel()]
-    if not everything or _all_finite(everything):
+    if not everything or _square_is_finite(everything):
         return None
     return _first((*module.named_parameters(), *module.named_buffers()))
 
 
-def _all_finite(tensors: list[Tensor]) -> bool:
-    """Read in one go: a sum of absolute values that are not all finite is not finite either."""
+def _square_is_finite(tensors: list[Tensor]) -> bool:
+    """Read in one go: a sum of squares that are not all finite is not finite; one of large values may be so, too."""
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         tensor = tensor.detach()
         groups.setdefault((tensor.device, tensor.dtype), []).append(tensor.values() if tensor.is_sparse else tensor)
-    norms = [torch.stack(torch._foreach_norm(group, math.inf)).float().sum() for group in groups.values()]
+    norms = [torch.stack(torch._foreach_norm(group)).float().sum() for group in groups.values()]
     return all(math.isfinite(on_host(norm)) for norm in norms)
 
 
