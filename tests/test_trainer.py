@@ -337,6 +337,9 @@ def test_predictions_are_a_list_and_with_several_loaders_a_list_of_lists():
     assert trainer.predict(module, [numbers(1), numbers(2)]) == [one[:1], one]
     assert trainer.num_predict_batches == [1, 2]
     assert trainer.predict(module, numbers(2), return_predictions=False) is None
+    assert len(trainer.predict(module, numbers(2), return_predictions="all")) == 2
+    with pytest.raises(MisconfigurationException, match="return_predictions='whole'"):
+        trainer.predict(module, numbers(2), return_predictions="whole")
 
 
 def test_prediction_without_a_step_of_its_own_calls_forward():

@@ -152,19 +152,21 @@ def set_epoch(loader: Any, epoch: int) -> None:
             sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
-def distributed(loader: Any, kwargs: dict[str, Any], training: bool, seed: int = 0) -> Any:
+def distributed(loader: Any, kwargs: dict[str, Any], training: bool, seed: int = 0, whole_batches: bool = False) -> Any:
     """`loader` with this rank's share of the samples; `kwargs` hold `num_replicas` and `rank`.
 
     In training all ranks get equally many, so some samples come twice (or, with `drop_last`, not at all). In
-    evaluation each sample comes exactly once over all ranks, so that some ranks may get one less.
+    evaluation each sample comes exactly once over all ranks, so that some ranks may get one less; with
+    `whole_batches` the ranks take turns by the batches that one process would see.
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return loader
     batches, sampler = loader.batch_sampler, _sampler(loader)
     if any(hasattr(each, "num_replicas") and hasattr(each, "rank") for each in (batches, sampler)):
         return loader
-    if batches is not None and not hasattr(batches, "sampler"):
-        return with_batch_sampler(loader, DistributedSamplerWrapper(batches, **kwargs, seed=seed, even=training))
+    if whole_batches or (batches is not None and not hasattr(batches, "sampler")):
+        turns = DistributedSamplerWrapper(sampler if batches is None else batches, **kwargs, seed=seed, even=training)
+        return with_batch_sampler(loader, turns)
     drop_last = getattr(batches, "drop_last", False)
     shuffle = isinstance(sampler, RandomSampler)
     if not _takes_all(sampler, loader.dataset):
@@ -174,6 +176,12 @@ def distributed(loader: Any, kwargs: dict[str, Any], training: bool, seed: int =
     else:
         share = UnrepeatedDistributedSampler(loader.dataset, **kwargs, shuffle=shuffle, seed=seed)
     return with_sampler(loader, share)
+
+
+def takes_turns(loader: Any) -> bool:
+    """Whether this loader's batches are one process's, shared out over the ranks."""
+    given = getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)
+    return any(isinstance(each, DistributedSamplerWrapper) for each in given)
 
 
 def _takes_all(sampler: Any, dataset: Any) -> bool:

@@ -365,7 +365,7 @@ class Run(Readout):
         self._end()
         return results
 
-    def _predict(self, keep: bool, ckpt_path: Any, weights_only: bool | None) -> Any:
+    def _predict(self, keep: bool | str, ckpt_path: Any, weights_only: bool | None) -> Any:
         from fulmen.loop.predict import PredictLoop
 
         self._ready(ckpt_path, weights_only)

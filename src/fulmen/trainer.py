@@ -6,7 +6,7 @@ import itertools
 import os
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from fulmen import device, options, parts, verify
 from fulmen import precision as precisions
@@ -213,19 +213,26 @@ class Trainer(Run):
         model: LightningModule | None = None,
         dataloaders: Any = None,
         datamodule: LightningDataModule | None = None,
-        return_predictions: bool | None = None,
+        return_predictions: bool | Literal["all"] | None = None,
         ckpt_path: Any = None,
         weights_only: bool | None = None,
         **others: Any,
     ) -> Any:
-        """Run predict_step over the data; a list of what it returned, with several loaders a list for each."""
+        """Run predict_step over the data; a list of what it returned, with several loaders a list for each.
+
+        Args:
+            model, dataloaders, datamodule, ckpt_path, weights_only: as for `validate`.
+            return_predictions: False keeps nothing and returns None. With several processes each returns its own;
+                "all" has every one return those of all, in host memory, in the order of one process.
+        """
         known = ("model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only")
         dataloaders = verify.arguments("predict", others, known).get("dataloaders", dataloaders)
         dataloaders, datamodule, module, ckpt_path = self._given("predict", model, dataloaders, datamodule, ckpt_path)
         self._start(TrainerFn.PREDICTING, module, datamodule)
         self.sources = {"predict": Source("predict", dataloaders, self.datamodule, module)}
-        verify.prediction(self, module, self.sources["predict"])
-        predictions = self._guard(partial(self._predict, return_predictions is not False, ckpt_path, weights_only))
+        verify.prediction(self, module, self.sources["predict"], return_predictions)
+        keep = True if return_predictions is None else return_predictions
+        predictions = self._guard(partial(self._predict, keep, ckpt_path, weights_only))
         if isinstance(predictions, BaseException):
             raise predictions
         return predictions

@@ -108,7 +108,9 @@ def evaluation(trainer: Trainer, module: LightningModule, source: Source, verb: 
         raise source.missing(module, trainer.datamodule, verb)
 
 
-def prediction(trainer: Trainer, module: LightningModule, source: Source) -> None:
+def prediction(trainer: Trainer, module: LightningModule, source: Source, kept: Any) -> None:
+    if not (kept is None or isinstance(kept, bool) or kept == "all"):
+        raise MisconfigurationException(f"predict(return_predictions={kept!r}) must be True, False or 'all'.")
     check_spelling(module, LightningModule)
     if not overrides(module, "predict_step", LightningModule) and not overrides(module, "forward", nn.Module):
         raise MisconfigurationException(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fulmen import data
+from fulmen.errors import MisconfigurationException
 from fulmen.hooks import check_step
 from fulmen.loop.evaluate import pulled, step_call
 from fulmen.loop.fetch import Fetch
@@ -17,12 +21,13 @@ if TYPE_CHECKING:
 
 
 class PredictLoop:
-    """One pass of predict_step over the loaders; keeps what it returns, unless told not to."""
+    """One pass of predict_step over the loaders; keeps what it returns, unless told not to, or that of all ranks."""
 
     stage = "predict"
 
-    def __init__(self, trainer: Trainer, source: Source, keep: bool) -> None:
-        self.trainer, self.source, self.keep = trainer, source, keep
+    def __init__(self, trainer: Trainer, source: Source, keep: bool | str) -> None:
+        self.trainer, self.source, self.keep = trainer, source, bool(keep)
+        source.whole_batches = keep == "all" and trainer.world_size > 1
         self.module = trainer.lightning_module
         self.counts: list[int | float] = []
         self.outputs: list[list[Any]] = []  # of each loader
@@ -33,6 +38,12 @@ class PredictLoop:
         """The outputs: a list, or with several loaders a list for each; None if they are not kept."""
         trainer, hooks = self.trainer, self.trainer.hooks
         self.source.load(trainer.strategy, trainer.options.use_distributed_sampler, overfit=False)
+        if self.source.whole_batches and not all(map(data.takes_turns, self.source.loaders)):
+            raise MisconfigurationException(
+                "predict(return_predictions='all') with several processes needs DataLoaders over datasets with "
+                "__getitem__ that the trainer shares out: no stream, no distributed sampler of your own, and "
+                "use_distributed_sampler=True."
+            )
         self.counts = self.source.limits(trainer.limit_predict_batches, "limit_predict_batches")
         takes = check_step(self.module, "predict_step")
         no_grad = torch.inference_mode() if trainer.options.inference_mode else torch.no_grad()
@@ -46,6 +57,10 @@ class PredictLoop:
             for hook in (*hooks.on_predict_epoch_end, *hooks.on_predict_end):
                 hook()
         self.fetch = None
+        if self.source.whole_batches:
+            self.outputs = [
+                list(in_turn(ranks)) for ranks in zip(*trainer.strategy.gather_object(self.outputs), strict=True)
+            ]
         return self.predictions if self.keep else None
 
     @property
@@ -76,3 +91,10 @@ class PredictLoop:
                 hook(output, batch, idx, loader_idx)
             if keep:
                 kept.append(output)
+
+
+def in_turn(ranks: Sequence[list[Any]]) -> Iterator[Any]:
+    """The first of each rank, the second of each, and so on."""
+    none_left = object()
+    for turn in zip_longest(*ranks, fillvalue=none_left):
+        yield from (output for output in turn if output is not none_left)

@@ -35,6 +35,7 @@ class Source:
                 if owner is not None and self._brings(owner):
                     self.owner = owner
                     break
+        self.whole_batches = False  # whether ranks take turns batch by batch
         self.raw: Any = None  # what the user passed or returned
         self.loaders: list[Any] = []
         self.lengths: list[int | float] = []
@@ -109,7 +110,8 @@ class Source:
                 loader = data.sequential(loader)
             if sampler and strategy.distributed_sampler_kwargs is not None:
                 seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-                loader = data.distributed(loader, strategy.distributed_sampler_kwargs, self.stage == "train", seed)
+                share = strategy.distributed_sampler_kwargs
+                loader = data.distributed(loader, share, self.stage == "train", seed, self.whole_batches)
             loader = data.seeded_workers(batched(loader), strategy.global_rank)
             return position.numbered(loader) if self.stage in ("train", "val") else loader
 
