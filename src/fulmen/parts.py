@@ -1,4 +1,4 @@
-"""The parts of a Trainer made from its options: callbacks, loggers, plugins."""
+"""The parts of a Trainer made from its options: the engine, callbacks, loggers, plugins."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from fulmen import device
+from fulmen import precision as precisions
+from fulmen import strategy as strategies
 from fulmen.callbacks.base import Callback, Checkpoint
 from fulmen.errors import MisconfigurationException
 from fulmen.hooks import order
@@ -14,6 +17,19 @@ from fulmen.loggers.base import DummyLogger, Logger
 from fulmen.options import Options, listed
 from fulmen.precision import Precision
 from fulmen.strategy.environment import ClusterEnvironment, SLURMEnvironment
+
+
+def engine(options: Options) -> tuple[device.Accelerator, strategies.Strategy, Precision]:
+    """The accelerator, the strategy and the precision; nothing is started."""
+    brought = plugins(options)
+    set_determinism(options)
+    accelerator, devices = device.choose(options.accelerator, options.devices)
+    strategy = strategies.choose(
+        options.strategy, accelerator, devices, options.num_nodes, brought.get("environment"),
+        brought.get("checkpoint_io"), brought.get("layer_sync"),
+    )  # fmt: skip
+    own = brought.get("precision") or strategy.precision
+    return accelerator, strategy, precisions.choose(options.precision, strategy.root_device.type, own)
 
 
 def loggers(options: Options) -> list[Logger]:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Literal
 
 from fulmen import device, options, parts, verify
-from fulmen import precision as precisions
 from fulmen import strategy as strategies
 from fulmen.checkpoint import state
 from fulmen.datamodule import LightningDataModule
@@ -104,23 +103,11 @@ class Trainer(Run):
         self.state, self.should_stop = TrainerState(), False
         for name in LIVE:
             setattr(self, name, getattr(self.options, name))
-        self._engine()
+        self.accelerator, self.strategy, self.precision_plugin = parts.engine(self.options)
         self.loggers = parts.loggers(self.options)
         self.callbacks = parts.callbacks(self.options)
         self._reset(None, None)
         verify.callbacks(self.callbacks, self)
-
-    def _engine(self) -> None:
-        """Choose the devices, the strategy and the precision; nothing is started."""
-        chosen, plugins = self.options, parts.plugins(self.options)
-        parts.set_determinism(chosen)
-        self.accelerator, devices = device.choose(chosen.accelerator, chosen.devices)
-        self.strategy = strategies.choose(
-            chosen.strategy, self.accelerator, devices, chosen.num_nodes, plugins.get("environment"),
-            plugins.get("checkpoint_io"), plugins.get("layer_sync"),
-        )  # fmt: skip
-        own = plugins.get("precision") or self.strategy.precision
-        self.precision_plugin = precisions.choose(chosen.precision, self.strategy.root_device.type, own)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

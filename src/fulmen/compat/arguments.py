@@ -61,9 +61,10 @@ def from_environment(names: set[str]) -> dict[str, Any]:
 
 
 class Translation:
-    """One Trainer's arguments on their way from then to now."""
+    """One Trainer's arguments on their way from then to now; `whose` is the class that the user called."""
 
-    def __init__(self, given: dict[str, Any], known: set[str]) -> None:
+    def __init__(self, given: dict[str, Any], known: set[str], whose: str = "Trainer") -> None:
+        self.whose = whose
         self.new = {**DEFAULTS, **{name: value for name, value in given.items() if name in known}}
         self.old = {name: value for name, value in given.items() if name not in known}
         self.added: list[Any] = []
@@ -72,7 +73,7 @@ class Translation:
         self._values_of_then()
         unused = [f"{name}={value!r}" for name, value in self.old.items() if asks_nothing(name, value)]
         if unused:
-            warn_once(f"Trainer({', '.join(unused)}) can be left out: it asks for nothing today.")
+            warn_once(f"{self.whose}({', '.join(unused)}) can be left out: it asks for nothing today.")
         for name, (rule, *_) in RULES.items():  # in the table's order: devices are known before they are counted
             if name in self.old and not asks_nothing(name, self.old[name]):
                 rule(self, name, self.old[name])
@@ -83,7 +84,7 @@ class Translation:
 
     def say(self, name: str, spelling: str) -> None:
         """The one notice about an old argument."""
-        warn_once(f"Trainer({name}={self.old.get(name)!r}) is spelled {spelling} today.")
+        warn_once(f"{self.whose}({name}={self.old.get(name)!r}) is spelled {spelling} today.")
 
     def num_gpus(self) -> int:
         """How many GPUs there are here."""

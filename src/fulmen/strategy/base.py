@@ -38,6 +38,9 @@ class Strategy:
     starts_anew: bool = False
     """Whether `launch` runs its work in new processes, and none of it here."""
 
+    moves: bool = True
+    """Whether `setup` puts the module on the device; otherwise the caller does."""
+
     distributed_sampler_kwargs: dict[str, int] | None = None
     cluster_environment: Any = None  # who started the processes, where there are several
 
@@ -106,7 +109,8 @@ class Strategy:
         """Convert the module and place it on the device; for training also wrap it."""
         self.precision = precision
         self.module = self.model = precision.convert_module(module)
-        self.module.to(self.root_device)
+        if self.moves:
+            self.module.to(self.root_device)
 
     def setup_optimizers(self, optimizers: list[Optimizer]) -> None:
         """Keep the optimizers; called when they are made, before their state is restored."""
