@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
+
+import pytest
 
 from fulmen.watch import Watch
 
@@ -21,3 +26,28 @@ def test_it_is_gone_when_the_run_ends_even_if_it_was_looking_right_then():
 
     assert going.is_set()
     assert not watch.thread.is_alive()
+
+
+def stand(folder: Path, how: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, str(Path(__file__).with_name("standing.py")), how]
+    return subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["hang", "late"])
+def test_a_rank_that_others_wait_for_says_where_it_stands_and_is_ended_at_the_limit(tmp_path, how):
+    done = stand(tmp_path, how)
+
+    assert done.returncode == 1
+    assert "batch 3, rank 1; in hang (" in done.stderr
+    assert "The other ranks wait for it, 6 s at most." in done.stderr or how == "late"
+    assert "Ended, so that the other ranks do not wait;" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nothing tells who waits for a disk")
+def test_a_rank_whose_loader_waits_for_a_disk_goes_on(tmp_path):
+    done = stand(tmp_path, "disk")
+
+    assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
+    assert "Ended" not in done.stderr

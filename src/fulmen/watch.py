@@ -14,9 +14,12 @@ from fulmen.warn import log
 
 TELL_AFTER_S = 20.0
 """A run is told about after this time without a batch, and again each time that the wait has doubled."""
+TELL_STUCK_AFTER_S = 10.0
+"""One of several ranks that does nothing, while others wait for it, says so after this time."""
 STUCK_AFTER_S = 60.0
-"""One of several ranks that did nothing at all for so long, within a step or waiting for data, is ended."""
+"""Such a rank is ended after this time, if it did nothing for two thirds of it."""
 LOOK_EVERY_S = 0.5
+MEASURE_EVERY_S = 5.0
 JOIN_S = 10.0
 """At the end of a run the thread is waited for; it may be asking a rank that is gone."""
 
@@ -33,7 +36,8 @@ class Watch:
     Looking costs the run nothing: no step reports to it. With FULMEN_STALL_TIMEOUT=seconds in the environment a process
     that stands still for so long ends with status 1, so that the other ranks and the launcher hear of it. Without it
     that is done (`give_up`) for one of several ranks which is stuck: while others work for it to go on, it neither
-    computes nor waits for them. `look` is called all the while.
+    computes nor waits for them. It can't be done sooner: nothing but time tells a rank that hangs from one that waits
+    for an answer, or sleeps before it tries again. `look` is called all the while.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class Watch:
         limit = os.environ.get("FULMEN_STALL_TIMEOUT")
         self.limit_s = float(limit or "inf")
         self.ends_stuck = limit is None and give_up is not None
+        self.first_s = TELL_AFTER_S if give_up is None else TELL_STUCK_AFTER_S
+        self.idle_s, self.worked_s = 0.0, None
         self.ended = threading.Event()
         self.watched = threading.get_ident()
 
@@ -60,7 +66,7 @@ class Watch:
         self.thread.join(JOIN_S)  # within torch's store when Python ends, it would take the process with it
 
     def _look(self) -> None:
-        seen, waited_s, tell_s, busy_s = self.count(), 0.0, TELL_AFTER_S, 0.0
+        seen, waited_s, tell_s, measure_s = self.count(), 0.0, self.first_s, MEASURE_EVERY_S
         looked = time.monotonic()
         while not self.ended.wait(LOOK_EVERY_S):
             self.look()
@@ -68,16 +74,32 @@ class Watch:
             waited_s += min(now - looked, 4 * LOOK_EVERY_S)  # a program that was stopped for a while did not stall
             looked = now
             if count != seen:
-                seen, waited_s, tell_s = count, 0.0, TELL_AFTER_S
-            elif waited_s >= self.limit_s:
+                seen, waited_s, tell_s, measure_s = count, 0.0, self.first_s, MEASURE_EVERY_S
+                self.idle_s, self.worked_s = 0.0, None
+                continue
+            if self.give_up is not None and waited_s >= measure_s:
+                self._measure()
+                measure_s += MEASURE_EVERY_S
+            if waited_s >= self.limit_s and not (self._waits() and waited_s < self.limit_s + MEASURE_EVERY_S):
                 self._end(waited_s, f"Ended, as FULMEN_STALL_TIMEOUT={self.limit_s:g} asks.")
             elif waited_s >= tell_s:
-                if tell_s == TELL_AFTER_S:
-                    busy_s = work_s()
+                self._tell(waited_s, is_early=tell_s < TELL_AFTER_S)
                 tell_s *= 2
-                log.warning(self._told(waited_s))
-            elif self.ends_stuck and waited_s >= STUCK_AFTER_S and self._is_stuck(work_s() - busy_s):
+            elif self.ends_stuck and waited_s >= STUCK_AFTER_S and self._is_stuck(STUCK_AFTER_S * 2 / 3):
                 self._end(waited_s, "Ended, so that the other ranks do not wait; FULMEN_STALL_TIMEOUT=seconds is more.")
+
+    def _measure(self) -> None:
+        """For how long this rank has not worked."""
+        before, self.worked_s = self.worked_s, work_s()
+        rests = before is not None and self.worked_s is not None and self.worked_s - before < 0.02 * MEASURE_EVERY_S
+        self.idle_s = self.idle_s + MEASURE_EVERY_S if rests else 0.0
+
+    def _tell(self, waited_s: float, is_early: bool) -> None:
+        if not is_early:
+            log.warning(self._told(waited_s))
+        elif self._is_stuck(MEASURE_EVERY_S):
+            end_s = STUCK_AFTER_S if self.ends_stuck else self.limit_s
+            log.warning("%s The other ranks wait for it, %g s at most.", self._told(waited_s), end_s)
 
     def _end(self, waited_s: float, why: str) -> None:
         told = self._told(waited_s)
@@ -86,56 +108,73 @@ class Watch:
             self.give_up(told)
         os._exit(1)
 
-    def _is_stuck(self, busy_s: float) -> bool:
-        """In a step or waiting for data, without work (`busy_s` of it), not waiting for others, not in a debugger."""
-        frame, innermost, files = sys._current_frames().get(self.watched), "", []
-        while frame is not None:
-            innermost = innermost or frame.f_code.co_filename
-            files.append(frame.f_code.co_filename)
-            frame = frame.f_back
-        if any(word in innermost for word in WAITING) or not any(file in STEPS for file in files):
-            return False
+    def _is_stuck(self, seconds: float) -> bool:
+        """In a step or waiting for data, idle for so long, not waiting for others, not in a debugger."""
+        files = [frame.f_code.co_filename for frame in self._frames()]
         debugged = any(os.path.basename(file).startswith(DEBUGGERS) for file in files)
-        return not debugged and busy_s < 0.02 * (STUCK_AFTER_S - TELL_AFTER_S)
+        return self.idle_s >= seconds and any(file in STEPS for file in files) and not (debugged or self._waits())
+
+    def _waits(self) -> bool:
+        """In an exchange with other ranks, who are the ones to be ended first."""
+        innermost = [frame.f_code.co_filename for frame in self._frames()[:1]]
+        return self.give_up is not None and any(word in file for word in WAITING for file in innermost)
+
+    def _frames(self) -> list[FrameType]:
+        """The innermost first."""
+        frame, frames = sys._current_frames().get(self.watched), []
+        while frame is not None:
+            frames.append(frame)
+            frame = frame.f_back
+        return frames
 
     def _told(self, waited_s: float) -> str:
-        frame = sys._current_frames().get(self.watched)
-        return f"Stalled: no batch for {waited_s:.0f} s at {self.place()}; {_where(frame)}."
+        frames = self._frames()
+        loads = any(LOADING in frame.f_code.co_filename for frame in frames)
+        waiting = "waiting for the dataloader, " if loads else ""
+        if self.idle_s and self._waits():
+            waiting = "waiting for the other ranks, "
+        return f"Stalled: no batch for {waited_s:.0f} s at {self.place()}; {waiting}{_where(frames)}."
 
 
-def _where(frame: FrameType | None) -> str:
-    """The user's line that runs, and whether data are waited for."""
-    loading, line = False, None
-    while frame is not None:
+def _where(frames: list[FrameType]) -> str:
+    """The user's line that runs."""
+    for frame in frames:
         name = frame.f_code.co_filename
-        loading = loading or LOADING in name
-        if line is None and "site-packages" not in name and not name.startswith((OURS, os.path.dirname(os.__file__))):
-            line = f"{frame.f_code.co_name} ({name}:{frame.f_lineno})"
-        frame = frame.f_back
-    return ("waiting for the dataloader, " if loading else "") + f"in {line or 'no code of the program'}"
+        if "site-packages" not in name and not name.startswith((OURS, os.path.dirname(os.__file__))):
+            return f"in {frame.f_code.co_name} ({name}:{frame.f_lineno})"
+    return "in no code of the program"
 
 
-def work_s() -> float:
-    """Seconds that this process and those that it started have computed, other ranks left out."""
+def work_s() -> float | None:
+    """Seconds that this process and those that it started have computed, other ranks and this thread left out.
+
+    None where that is not known, or one of them is in a call that waits for a disk, and can't be ended within it.
+    """
     ranks = getattr(sys.modules.get("fulmen.strategy.children"), "started", None)
     others = {} if ranks is None else {process.pid for process in ranks.processes.values()}
-    below: dict[int, list[tuple[int, float]]] = {}
-    for pid, parent, seconds in _processes():
+    below: dict[int, list[int]] = {}
+    found: dict[int, tuple[str, float]] = {}
+    for pid, parent, state, seconds in _processes():
+        found[pid] = state, seconds
         if pid not in others:
-            below.setdefault(parent, []).append((pid, seconds))
-    total, queue = time.process_time(), [os.getpid()]
+            below.setdefault(parent, []).append(pid)
+    total, queue = -time.thread_time(), [os.getpid()]
     while queue:
-        for pid, seconds in below.get(queue.pop(), ()):
-            total += seconds
-            queue.append(pid)
+        pid = queue.pop()
+        state, seconds = found.get(pid, ("D", 0.0))
+        if state == "D":
+            return None
+        total += seconds
+        queue += below.get(pid, ())
     return total
 
 
-def _processes() -> Iterator[tuple[int, int, float]]:
-    """Each process of the machine: its number, its parent's, its computing time."""
-    with suppress(OSError):  # where there is no /proc, only this process counts: better none is ended there
+def _processes() -> Iterator[tuple[int, int, str, float]]:
+    """Each process of the machine: its number, its parent's, its state, its computing time."""
+    with suppress(OSError):  # there may be no /proc
         for entry in os.listdir("/proc"):
             if entry.isdecimal():
                 with suppress(OSError, ValueError, IndexError), open(f"/proc/{entry}/stat") as file:
                     fields = file.read().rpartition(")")[2].split()
-                    yield int(entry), int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                    seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                    yield int(entry), int(fields[1]), fields[0], seconds

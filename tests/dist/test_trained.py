@@ -79,5 +79,9 @@ def test_a_rank_that_hangs_is_ended_at_a_limit(tmp_path, rank, monkeypatch):
     code, output = run(tmp_path, "ddp", "hang", rank)
 
     assert code == 1
-    assert f"global step 10, rank {rank} (train); in happen (" in output
+    assert (
+        f"Stalled: no batch for 10 s at epoch 0, batch 10, global step 10, rank {rank} (train); in happen (" in output
+    )
+    assert "The other ranks wait for it, 20 s at most." in output
+    assert f"rank {1 - rank} (train); waiting for the other ranks, in main (" in output
     assert "Ended, as FULMEN_STALL_TIMEOUT=20 asks." in output
