@@ -2,8 +2,9 @@
 
 `HOMES` says where a name lives in Fulmen. `PATHS` has a row for each old module, with the releases that brought and
 removed it ("-": it still exists) and the names that it held; `Old=New` is a name that has changed. Paths are those
-below `pytorch_lightning`, also spelt `lightning` and `lightning.pytorch`; a path below `lightning.fabric`, also spelt
-`lightning_fabric`, has the row of the same path here. `DUE` and `GONE` hold what is missing.
+below `pytorch_lightning`, also spelt `lightning` and `lightning.pytorch`; a path below `lightning.fabric` or
+`lightning.lite`, also spelt `lightning_fabric` and `lightning_lite`, has the row of the same path here. `DUE` and
+`GONE` hold what is missing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
-ROOTS = ("pytorch_lightning", "lightning", "lightning_fabric")
+ROOTS = ("pytorch_lightning", "lightning", "lightning_fabric", "lightning_lite")
 
 VERSION = "2.6.6"
 """The release whose public interface Fulmen has, for programs that look at versions."""
@@ -30,6 +31,7 @@ fulmen.combined           CombinedLoader
 fulmen.compiled           from_compiled to_uncompiled
 fulmen.compat.functions   auto_move_data data_loader load get_filesystem _module_available
                           _convert_params _flatten_dict _sanitize_params _get_default_scheduler_config
+fulmen.compat.lite        LightningLite
 fulmen.compat.loggers     LoggerCollection TestTubeLogger
 fulmen.compat.names       VERSION
 fulmen.compat.results     EvalResult TrainResult
@@ -241,6 +243,8 @@ utilities.throughput  2.1  -  measure_flops get_available_flops
 utilities.warning_utils  0.10  1.4  rank_zero_warn
 utilities.warnings  1.3  -  PossibleUserWarning disable_possible_user_warnings rank_zero_warn rank_zero_deprecation
 fabric  1.9  -  seed_everything
+lite  1.5  2.0  LightningLite seed_everything
+lite.lite  1.5  2.0  LightningLite
 """
 
 STARRED = {
@@ -292,8 +296,8 @@ FSDP and tensor parallelism: utilities.consolidate_checkpoint strategies.fsdp st
 DataParallel: DataParallelPlugin DataParallelStrategy
 TPUs: accelerators.tpu accelerators.xla utilities.xla_device TPUAccelerator XLAAccelerator
     XLADeviceUtils XLAStrategy TPUSpawnStrategy SingleTPUStrategy XLAPrecision
-Fabric: lite fabric.fabric fabric.wrappers fabric.connector plugins.collectives utilities.optimizer Fabric
-    LightningLite is_wrapped
+Fabric: fabric.fabric fabric.wrappers fabric.connector plugins.collectives utilities.optimizer Fabric
+    is_wrapped
 serving: serve ServableModule ServableModuleValidator
 more cluster environments: LSFEnvironment MPIEnvironment XLAEnvironment
 """
@@ -341,11 +345,11 @@ def table_path(module: str) -> str | None:
     `lightning.pytorch.callbacks` is "callbacks", `lightning_fabric.utilities` is "utilities".
     """
     root, *parts = module.split(".")
-    if root == "lightning_fabric":
-        parts = ["fabric", *parts]
-    below = parts[:1] == ["pytorch"] or (parts[:1] == ["fabric"] and len(parts) > 1)
-    path = ".".join(parts[1:] if below else parts)
-    return path if path in rows() else None
+    if root in ("lightning_fabric", "lightning_lite"):
+        parts = [root.removeprefix("lightning_"), *parts]
+    below = parts[:1] == ["pytorch"] or (parts[:1] in (["fabric"], ["lite"]) and len(parts) > 1)
+    paths = [".".join(parts), ".".join(parts[1:])] if below else [".".join(parts)]
+    return next((path for path in paths if path in rows()), None)
 
 
 def home(path: str, name: str) -> str | None:
