@@ -168,3 +168,12 @@ def test_a_rank_does_not_wait_for_ever_for_others(two_ranks, monkeypatch, caplog
 
     assert stop.value.code == 1
     assert "not all ranks answer" in caplog.text
+
+
+def test_ranks_that_stand_still_know_for_whom_they_wait(two_ranks):
+    first, second = two_ranks
+    assert first.late(10, waits=True) == [1]  # which says nothing
+    assert second.late(10, waits=False) == [1]
+    assert first.late(10, waits=True) == [1]
+    assert second.late(11, waits=True) == []
+    assert first.late(20, waits=True) == [1]  # what it said was of another place

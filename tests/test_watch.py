@@ -20,7 +20,7 @@ def test_it_is_gone_when_the_run_ends_even_if_it_was_looking_right_then():
         looking.set()
         going.wait(5)
 
-    with Watch(lambda: 0, lambda: "", look, None) as watch:
+    with Watch(lambda: 0, lambda: "", look, None, lambda batches, waits: []) as watch:
         looking.wait(5)
         let_go.start()
 

@@ -84,7 +84,8 @@ class Run(Readout):
             return self._guard_elsewhere(work)
         try:
             signals = self.signals if self.state.fn == TrainerFn.FITTING else nullcontext()
-            with signals, Watch(self._batches_so_far, self._place, self.signals.look, self.strategy.give_up):
+            look, late = self.signals.look, self.signals.late
+            with signals, Watch(self._batches_so_far, self._place, look, self.strategy.give_up, late):
                 result = self.strategy.launch(work)
             self.state.status = TrainerStatus.FINISHED
             return result

@@ -83,6 +83,12 @@ class Signals:
                 self.ask()
                 self.ranks.agree()
 
+    def late(self, batches: int, waits: bool) -> list[int]:
+        """The ranks that others wait for, called by that thread where the run stands still."""
+        with suppress(RuntimeError):
+            return [] if self.ranks is None else self.ranks.late(batches, waits)
+        return []
+
     def stops_at(self, place: int) -> bool:
         """Whether a run that was asked to end does so at this place, which all its ranks come to."""
         return self.received is not None and (self.ranks is None or place >= self.ranks.wait())
@@ -107,7 +113,7 @@ class Ranks:
         self.signal, self.mine = f"{name}/signal", f"{name}/{rank}"
         self.all = [f"{name}/{other}" for other in range(world_size)]
         self.ahead = ahead
-        self.lock = threading.Lock()
+        self.rank, self.lock = rank, threading.Lock()
         self.noted = False
         self.end: int | None = None
 
@@ -121,6 +127,16 @@ class Ranks:
         self._note(self.ahead)
         if self.end is None and self.store.check(self.all):
             self.end = max(int(self.store.get(key)) for key in self.all)
+
+    def late(self, batches: int, waits: bool) -> list[int]:
+        """Say whether this rank waits after so many batches; who does not, or says nothing, as two ranks hear."""
+        self.store.set(f"{self.mine}/waits", f"{batches} {waits:d}")
+        return [rank for rank, key in enumerate(self.all) if not self._waits(key, batches)] if self.rank < 2 else []
+
+    def _waits(self, key: str, batches: int) -> bool:
+        key = f"{key}/waits"
+        told = self.store.get(key).split() if self.store.check([key]) else (-1, 0)
+        return int(told[0]) >= batches - 1 and bool(int(told[1]))
 
     def leave(self) -> None:
         """At the end of the run: this rank will not stop any more."""

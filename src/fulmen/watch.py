@@ -37,7 +37,8 @@ class Watch:
     that stands still for so long ends with status 1, so that the other ranks and the launcher hear of it. Without it
     that is done (`give_up`) for one of several ranks which is stuck: while others work for it to go on, it neither
     computes nor waits for them. It can't be done sooner: nothing but time tells a rank that hangs from one that waits
-    for an answer, or sleeps before it tries again. `look` is called all the while.
+    for an answer, or sleeps before it tries again. `look` is called all the while; `late` is told after how
+    many batches the run stands, and whether this rank waits; it knows who does not.
     """
 
     def __init__(
@@ -46,13 +47,15 @@ class Watch:
         place: Callable[[], str],
         look: Callable[[], None],
         give_up: Callable[[str], None] | None,
+        late: Callable[[int, bool], list[int]],
     ) -> None:
-        self.count, self.place, self.look, self.give_up = count, place, look, give_up
+        self.count, self.place, self.look, self.give_up, self.late = count, place, look, give_up, late
         limit = os.environ.get("FULMEN_STALL_TIMEOUT")
         self.limit_s = float(limit or "inf")
         self.ends_stuck = limit is None and give_up is not None
         self.first_s = TELL_AFTER_S if give_up is None else TELL_STUCK_AFTER_S
         self.idle_s, self.worked_s = 0.0, None
+        self.waited_for: list[int] = []
         self.ended = threading.Event()
         self.watched = threading.get_ident()
 
@@ -95,6 +98,7 @@ class Watch:
         self.idle_s = self.idle_s + MEASURE_EVERY_S if rests else 0.0
 
     def _tell(self, waited_s: float, is_early: bool) -> None:
+        self.waited_for = self.late(self.count(), self.idle_s > 0 and self._waits())
         if not is_early:
             log.warning(self._told(waited_s))
         elif self._is_stuck(MEASURE_EVERY_S):
@@ -132,7 +136,8 @@ class Watch:
         loads = any(LOADING in frame.f_code.co_filename for frame in frames)
         waiting = "waiting for the dataloader, " if loads else ""
         if self.idle_s and self._waits():
-            waiting = "waiting for the other ranks, "
+            ranks = ", ".join(str(rank) for rank in self.waited_for)
+            waiting = f"waiting for rank {ranks}, " if ranks else "waiting for the other ranks, "
         return f"Stalled: no batch for {waited_s:.0f} s at {self.place()}; {waiting}{_where(frames)}."
 
 

@@ -75,13 +75,21 @@ def test_a_step_that_is_bad_on_one_rank_is_left_out_on_all(tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_hangs_is_ended_at_a_limit(tmp_path, rank, monkeypatch):
-    monkeypatch.setenv("FULMEN_STALL_TIMEOUT", "20")
+    monkeypatch.setenv("FULMEN_STALL_TIMEOUT", "24")
     code, output = run(tmp_path, "ddp", "hang", rank)
 
     assert code == 1
     assert (
         f"Stalled: no batch for 10 s at epoch 0, batch 10, global step 10, rank {rank} (train); in happen (" in output
     )
-    assert "The other ranks wait for it, 20 s at most." in output
-    assert f"rank {1 - rank} (train); waiting for the other ranks, in main (" in output
-    assert "Ended, as FULMEN_STALL_TIMEOUT=20 asks." in output
+    assert "The other ranks wait for it, 24 s at most." in output
+    assert f"rank {1 - rank} (train); waiting for rank {rank}, in main (" in output
+    assert "Ended, as FULMEN_STALL_TIMEOUT=24 asks." in output
+
+
+def test_a_rank_that_cannot_say_anything_is_named_by_one_that_waits_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("FULMEN_STALL_TIMEOUT", "24")
+    code, output = run(tmp_path, "ddp", "stop", 1)
+
+    assert code == 1
+    assert "no batch for 20 s at epoch 0, batch 10, global step 10, rank 0 (train); waiting for rank 1, in " in output

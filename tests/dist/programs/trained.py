@@ -47,6 +47,8 @@ class Net(L.LightningModule):
     def happen(self) -> None:
         if HOW.startswith("SIG"):
             os.kill(os.getpid(), getattr(signal, HOW))
+        if HOW == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if HOW == "hang":
             time.sleep(1000)
 
