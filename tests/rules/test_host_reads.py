@@ -22,7 +22,7 @@ CONVERSIONS = {"float"}
 # Functions that are there to read values, or that run once a run.
 MAY_READ = {
     "strategy/base.py: Strategy.teardown": "a run is over, and its module leaves the device",
-    "loop/guard.py: _all_finite": "before a checkpoint, behind a bad loss, or where each step is to be looked at",
+    "loop/guard.py: _square_is_finite": "before a checkpoint, behind a bad loss, or where each step is to be looked at",
     "loop/guard.py: _sent": "no GPU: once in many steps",
     "loop/rows.py: write": "float() of what `read` has brought over",
     "values.py: read": "the place where values are read, all in one transfer",

@@ -20,7 +20,6 @@ from torch import nn
 
 from fulmen.checkpoint import files, references
 from fulmen.checkpoint.plain import items_of, to_saveable
-from fulmen.checkpoint.sidefiles import load_hparams
 from fulmen.errors import ForeignCheckpoint, MisconfigurationException, nearest
 from fulmen.seed import isolate_rng
 from fulmen.warn import rank_zero_warn
@@ -277,10 +276,12 @@ def _present(storage: Any, location: str) -> Any:
 def _make(target: Any, checkpoint: dict[str, Any], name: str, hparams_file: Any, given: dict[str, Any]) -> Any:
     """An object of class `target`, from the arguments in `checkpoint` and those `given`."""
     cls = target if isinstance(target, type) else type(target)
-    saved = (
-        checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {} if hparams_file is None else load_hparams(hparams_file)
-    )
-    if hparams_file is None:
+    if hparams_file is not None:
+        from fulmen.checkpoint.sidefiles import load_hparams
+
+        saved = load_hparams(hparams_file)
+    else:
+        saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
         saved = {**dict(items_of(saved) or {}), **_referred(cls, checkpoint, name, given)}
     parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
     container = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME)
