@@ -42,6 +42,7 @@ PROGRAM = """
             return (*said, self.world_size, self.reduce_decision(True), self.reduce_decision(self.is_global_zero))
 
     if __name__ == "__main__":
+        torch.manual_seed(3)
         lite = Lite(accelerator="cpu", devices=2, strategy=sys.argv[1])
         found = lite.run("weights.pt")
         if lite.is_global_zero:
@@ -57,6 +58,8 @@ def test_two_processes_train_as_by_averaging_their_gradients(strategy):
     assert said == ["True False", "True True False", "rank 1 2 True False"]
     kept, model = torch.load("weights.pt"), nn.Linear(3, 1)
     model.load_state_dict(kept["first"])
+    torch.manual_seed(3)
+    assert torch.equal(nn.Linear(3, 1).weight, model.weight)  # processes go on with the program's random numbers
     data = torch.arange(24.0).reshape(8, 3) / 24
     for step in range(2):
         gradients = []

@@ -69,7 +69,6 @@ class LightningLite:
         """As one of the ranks; a new process goes on with the random numbers of the one that started it."""
         if self._strategy.starts_anew:
             restore(random_states)
-            self._strategy.starts_anew = False
         self._launched = self._running = True
         try:
             return function and function(self, *args, **kwargs)
