@@ -1,6 +1,7 @@
 """One of several ranks, as far as its watch knows, stands still in a step, with all times a tenth of what they are.
 
-standing.py HOW: "hang"; "late", after it has computed for long; "disk", while a process of its own waits for one.
+standing.py HOW: "hang"; "late", after it has computed for long; "data", where they are fetched; "disk", while a process
+of its own waits for one.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ def happen(how: str) -> None:
 
 
 def main(how: str) -> None:
-    for name in ("TELL_AFTER_S", "TELL_STUCK_AFTER_S", "STUCK_AFTER_S", "LOOK_EVERY_S", "MEASURE_EVERY_S"):
+    for name in (name for name in vars(watch).copy() if name.endswith("_S")):
         setattr(watch, name, getattr(watch, name) / 10)
     step: dict = {}
-    exec(compile("def step(happen, how):\n    happen(how)", watch.STEPS[0], "exec"), step)
+    exec(compile("def step(happen, how):\n    happen(how)", watch.FETCH if how == "data" else watch.STEP, "exec"), step)
     with watch.Watch(lambda: 0, lambda: "batch 3, rank 1", lambda: None, lambda told: None, lambda batches, waits: []):
         step["step"](happen, how)
     print("went on", flush=True)

@@ -46,8 +46,10 @@ def test_a_rank_that_others_wait_for_says_where_it_stands_and_is_ended_at_the_li
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nothing tells who waits for a disk")
-def test_a_rank_whose_loader_waits_for_a_disk_goes_on(tmp_path):
-    done = stand(tmp_path, "disk")
+@pytest.mark.parametrize("how", ["data", "disk"])
+def test_a_rank_that_waits_for_data_or_a_disk_goes_on_if_it_does_not_take_minutes(tmp_path, how):
+    done = stand(tmp_path, how)
 
     assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
     assert "Ended" not in done.stderr
+    assert "The other ranks wait for it, 30 s at most." in done.stderr or how == "disk"

@@ -18,6 +18,8 @@ TELL_STUCK_AFTER_S = 10.0
 """One of several ranks that does nothing, while others wait for it, says so after this time."""
 STUCK_AFTER_S = 60.0
 """Such a rank is ended after this time, if it did nothing for two thirds of it."""
+LOADING_STUCK_AFTER_S = 300.0
+"""The same for one that waits for data: where they come from a network, trying again takes minutes."""
 LOOK_EVERY_S = 0.5
 MEASURE_EVERY_S = 5.0
 JOIN_S = 10.0
@@ -26,7 +28,7 @@ JOIN_S = 10.0
 LOADING = f"{os.sep}torch{os.sep}utils{os.sep}data{os.sep}"
 WAITING = (f"{os.sep}torch{os.sep}distributed{os.sep}", f"{os.sep}torch{os.sep}autograd{os.sep}graph.py")
 OURS = os.path.dirname(__file__) + os.sep
-STEPS = tuple(OURS + os.path.join("loop", name) for name in ("step.py", "fetch.py"))
+STEPS = STEP, FETCH = tuple(OURS + os.path.join("loop", name) for name in ("step.py", "fetch.py"))
 DEBUGGERS = ("bdb", "pdb", "pydevd", "debugpy")
 
 
@@ -88,7 +90,7 @@ class Watch:
             elif waited_s >= tell_s:
                 self._tell(waited_s, is_early=tell_s < TELL_AFTER_S)
                 tell_s *= 2
-            elif self.ends_stuck and waited_s >= STUCK_AFTER_S and self._is_stuck(STUCK_AFTER_S * 2 / 3):
+            elif self.ends_stuck and waited_s >= STUCK_AFTER_S and self._is_hopeless(waited_s):
                 self._end(waited_s, "Ended, so that the other ranks do not wait; FULMEN_STALL_TIMEOUT=seconds is more.")
 
     def _measure(self) -> None:
@@ -102,7 +104,7 @@ class Watch:
         if not is_early:
             log.warning(self._told(waited_s))
         elif self._is_stuck(MEASURE_EVERY_S):
-            end_s = STUCK_AFTER_S if self.ends_stuck else self.limit_s
+            end_s = self._patience_s() if self.ends_stuck else self.limit_s
             log.warning("%s The other ranks wait for it, %g s at most.", self._told(waited_s), end_s)
 
     def _end(self, waited_s: float, why: str) -> None:
@@ -111,6 +113,14 @@ class Watch:
         if self.give_up is not None:
             self.give_up(told)
         os._exit(1)
+
+    def _patience_s(self) -> float:
+        loads = any(frame.f_code.co_filename == FETCH for frame in self._frames())
+        return LOADING_STUCK_AFTER_S if loads else STUCK_AFTER_S
+
+    def _is_hopeless(self, waited_s: float) -> bool:
+        patience_s = self._patience_s()
+        return waited_s >= patience_s and self._is_stuck(patience_s * 2 / 3)
 
     def _is_stuck(self, seconds: float) -> bool:
         """In a step or waiting for data, idle for so long, not waiting for others, not in a debugger."""
