@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,9 @@ def test_a_wrong_method_is_told():
 def test_onnx_needs_an_example(tmp_path: Path):
     with pytest.raises(ValueError, match=r"input_sample=..., or set self.example_input_array"):
         Net().to_onnx(tmp_path / "m.onnx")
+
+
+def test_onnx_says_which_package_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ModuleNotFoundError, match=r"to_onnx needs onnxscript.*: pip install onnx onnxscript"):
+        Net().to_onnx(tmp_path / "m.onnx", torch.ones(1, 2))

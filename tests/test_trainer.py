@@ -581,8 +581,14 @@ def estimate(loader: Any, accumulate: int = 1, **options: Any) -> Any:
             seen.append(self.trainer.estimated_stepping_batches)
             return super().configure_optimizers()
 
+        def train_dataloader(self) -> Any:
+            seen.append("asked")
+            return loader
+
     trainer = make_trainer(accumulate_grad_batches=accumulate, **options)
-    trainer.fit(Planning(), loader)
+    trainer.fit(Planning())
+    assert seen.count("asked") == 1  # not again when the epochs begin
+    seen.remove("asked")
     assert trainer.estimated_stepping_batches == seen[0]
     return seen[0], trainer.global_step
 

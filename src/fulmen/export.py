@@ -40,7 +40,10 @@ class Exports:
         with modes_kept(self):  # type: ignore[arg-type]
             self.eval()  # type: ignore[attr-defined]
             arguments = example if isinstance(example, tuple) else (example,)
-            return torch.onnx.export(self, arguments, file_path, **kwargs)  # type: ignore[arg-type]
+            try:
+                return torch.onnx.export(self, arguments, file_path, **kwargs)  # type: ignore[arg-type]
+            except ModuleNotFoundError as error:
+                raise ModuleNotFoundError(f"to_onnx needs {error.name}: pip install onnx onnxscript.") from error
 
     @torch.no_grad()
     def to_torchscript(

@@ -161,7 +161,8 @@ class TrainLoop:
 
     def prepare(self) -> None:
         """Loaders and schedules of the first epoch."""
-        self.load_data()
+        if not self.source.loaded or self.source.former is not None:  # configure_optimizers may have asked for them
+            self.load_data()
         validation = self.validation.source
         if validation.exists and self.validation.enabled and not validation.loaded:
             self.validation.load_data()
