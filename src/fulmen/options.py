@@ -87,9 +87,10 @@ def check(arguments: dict[str, Any]) -> Options:
     return _fast_dev_run(options) if options.fast_dev_run else options
 
 
-def unknown(name: str) -> TypeError:
+def unknown(name: str, older: Iterable[str] = ()) -> TypeError:
     """The error for an argument that the Trainer does not have."""
-    return TypeError(f"Trainer has no argument {name!r}.{nearest(name, NAMES) or ' See help(fulmen.Trainer) for all.'}")
+    others = nearest(name, NAMES) or nearest(name, older) or " See help(fulmen.Trainer) for all."
+    return TypeError(f"Trainer has no argument {name!r}.{others}")
 
 
 UNITS = ("weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds")

@@ -292,9 +292,6 @@ def _todays(arguments: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]
         from fulmen.compat.arguments import translate
 
         arguments = translate({**arguments, **others}, set(options.NAMES))
-        for name in arguments:
-            if name not in options.NAMES:
-                raise options.unknown(name)
     return arguments
 
 

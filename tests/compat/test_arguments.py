@@ -231,3 +231,11 @@ def test_a_keyword_that_nobody_knows_is_named_with_the_nearest():
 def test_test_loaders_given_to_fit_are_left_out_with_a_word():
     with pytest.warns(UserWarning, match=r"pass it to trainer\.test"):
         assert translate_call("fit", {"test_dataloaders": [1]}, {"train_dataloaders", "val_dataloaders"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("gpu", "gpus"), ("max_epoch", "max_epochs"), ("early_stopping_callback", "early_stop_callback")]
+)
+def test_an_argument_of_no_time_is_an_error_that_names_the_nearest(name, near):
+    with pytest.raises(TypeError, match=rf"no argument '{name}'. Did you mean '{near}'"):
+        L.Trainer(**{name: 1})

@@ -14,7 +14,7 @@ from fulmen import callbacks as today
 from fulmen.compat import callbacks as then
 from fulmen.compat import devices
 from fulmen.errors import MisconfigurationException
-from fulmen.options import Options, listed
+from fulmen.options import Options, listed, unknown
 from fulmen.warn import warn_once
 
 DEFAULTS = {name: field.default for name, field in Options.__dataclass_fields__.items()}
@@ -26,7 +26,10 @@ CALLS = {
 
 
 def translate(arguments: dict[str, Any], known: set[str]) -> dict[str, Any]:
-    """Today's arguments for the Trainer; what nobody knows stays in, for the Trainer to name."""
+    """Today's arguments for the Trainer; what nobody knows is an error, which names the nearest of all times."""
+    for name in arguments:
+        if name not in known and name not in RULES:
+            raise unknown(name, RULES)
     environment = from_environment(known | set(RULES))
     absent = {name: value for name, value in environment.items() if arguments.get(name) == DEFAULTS.get(name)}
     return Translation({**arguments, **absent}, known).result()
@@ -80,7 +83,7 @@ class Translation:
         devices.fit(self)
         if self.added:
             self.new["callbacks"] = [*listed(self.new["callbacks"]), *self.added]
-        return {**self.new, **{name: value for name, value in self.old.items() if name not in RULES}}
+        return self.new
 
     def say(self, name: str, spelling: str) -> None:
         """The one notice about an old argument."""
