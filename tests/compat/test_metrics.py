@@ -115,3 +115,16 @@ def test_functions():
     assert functional.mean_squared_error(torch.tensor([1.0]), torch.tensor([3.0])) == 4
     assert functional.to_onehot(torch.tensor([0, 2])).tolist() == [[1, 0, 0], [0, 0, 1]]
     assert functional.to_categorical(SCORES).tolist() == LABELS.tolist()
+
+
+def test_functions_of_whole_curves_and_of_sentences():
+    false, true, _ = functional.roc(P, T)
+    assert functional.auc(false, true) == functional.auroc(P, T)
+    assert len(functional.precision_recall_curve(P, T)) == 3
+    assert [one.item() for one in functional.precision_recall(LABELS, TARGET)] == [0.75, 0.75]
+    assert functional.r2score(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])) == 1
+    assert functional.bleu_score([["the", "cat", "sat"]], [[["the", "cat", "sat"], ["a", "cat"]]], n_gram=2) == 1
+
+
+def test_how_samples_of_many_labels_are_averaged_may_be_said():
+    assert metrics.Precision(3, average="micro", mdmc_average="global")(LABELS, TARGET) == 0.75

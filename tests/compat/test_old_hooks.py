@@ -9,7 +9,7 @@ import torch
 from small import Net, Validated, make_trainer, numbers
 
 from fulmen import LightningDataModule
-from fulmen.callbacks import Callback
+from fulmen.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -345,3 +345,39 @@ def test_hooks_of_today_are_called_as_they_are():
 
     assert hooks.on_train_batch_end[0].func == callback.on_train_batch_end
     assert inspect.ismethod(hooks.on_train_epoch_start[0].func)
+
+
+def test_the_outputs_of_an_epoch_reach_the_callbacks_that_run_last():
+    class Stopping(EarlyStopping):
+        def on_train_epoch_end(self, trainer, pl_module, outputs=None):
+            super().on_train_epoch_end(trainer, pl_module)
+            seen.append([float(one["loss"]) for one in outputs])
+
+    class Logs(Net):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.log("loss", loss)
+            return loss
+
+    seen: list[list[float]] = []
+    fit(Logs(), Stopping("loss"), max_epochs=2)
+
+    assert seen == [[0.0, 2.0]] * 2
+
+
+def test_fulmens_callbacks_may_be_called_by_super_with_the_arguments_of_then(tmp_path):
+    class Saving(ModelCheckpoint):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+            calls.append(dataloader_idx)
+
+        def on_train_epoch_end(self, trainer, pl_module, outputs):
+            super().on_train_epoch_end(trainer, pl_module, outputs)
+            calls.append(len(outputs))
+
+    calls: list[int] = []
+    callback = Saving(tmp_path, save_last=True)
+    fit(Net(), callback, enable_checkpointing=True)
+
+    assert calls == [0, 0, 2]
+    assert callback.last_model_path

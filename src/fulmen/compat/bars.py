@@ -53,10 +53,12 @@ def _based(cls: Any, **_: Any) -> None:
 def _counting(function: Any) -> Any:
     """The hook, which counts by itself where it is not told of a batch."""
 
+    training = "train" in function.__name__
+
     @wraps(function)
     def method(self: Any, trainer: Any, pl_module: Any, outputs: Any = None, *args: Any, **kwargs: Any) -> None:
         if not args and not kwargs:
-            args = None, self._seen if "train" in function.__name__ else self._eval_seen
-        function(self, trainer, pl_module, outputs, *args, **kwargs)
+            args = None, self._seen if training else self._eval_seen
+        function(self, trainer, pl_module, outputs, *(args[:2] if training else args), **kwargs)
 
     return method

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torchmetrics.functional import bleu_score, image_gradients
+from torchmetrics.functional import explained_variance, image_gradients, mean_squared_log_error, r2_score, text
+from torchmetrics.utilities.compute import auc
 
 from fulmen.compat import metrics
 from fulmen.compat.metrics import labels, to_categorical, to_onehot
@@ -35,6 +36,16 @@ def _num_classes(preds: Tensor, target: Tensor) -> int:
     return int(max(labels(preds, target)[0].max(), target.max())) + 1
 
 
+def precision_recall(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+    return precision(*args, **options), recall(*args, **options)
+
+
+def bleu_score(translate_corpus: Any, reference_corpus: Any, *args: Any, **options: Any) -> Tensor:
+    """Of sentences that are lists of words."""
+    references = [[" ".join(words) for words in several] for several in reference_corpus]
+    return text.bleu_score([" ".join(words) for words in translate_corpus], references, *args, **options)
+
+
 accuracy = _once(metrics.Accuracy)
 auroc = _once(metrics.AUROC)
 average_precision = _once(metrics.AveragePrecision)
@@ -45,11 +56,16 @@ iou = _once(metrics.IoU, by_class=True)
 mean_absolute_error = _once(metrics.MeanAbsoluteError)
 mean_squared_error = _once(metrics.MeanSquaredError)
 precision = _once(metrics.Precision, by_class=True)
+precision_recall_curve = _once(metrics.PrecisionRecallCurve)
 psnr = _once(metrics.PSNR)
+r2score = r2_score
 recall = _once(metrics.Recall, by_class=True)
+roc = _once(metrics.ROC)
 ssim = _once(metrics.SSIM)
 
 __all__ = [
-    "accuracy", "auroc", "average_precision", "bleu_score", "confusion_matrix", "f1", "fbeta", "image_gradients", "iou",
-    "mean_absolute_error", "mean_squared_error", "precision", "psnr", "recall", "ssim", "to_categorical", "to_onehot",
+    "accuracy", "auc", "auroc", "average_precision", "bleu_score", "confusion_matrix", "explained_variance", "f1",
+    "fbeta", "image_gradients", "iou", "mean_absolute_error", "mean_squared_error", "mean_squared_log_error",
+    "precision", "precision_recall", "precision_recall_curve", "psnr", "r2score", "recall", "roc", "ssim",
+    "to_categorical", "to_onehot",
 ]  # fmt: skip

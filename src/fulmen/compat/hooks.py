@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from itertools import zip_longest
 from types import MethodType
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from fulmen.callbacks.base import Callback
 from fulmen.compat import results
 from fulmen.datamodule import LightningDataModule
-from fulmen.hooks import CALLBACK_ONLY, SHARED, STEPS, accepts, check_step, overrides, positional
+from fulmen.hooks import CALLBACK_ONLY, LATE, SHARED, STEPS, accepts, check_step, overrides, positional
 from fulmen.module import LightningModule
 from fulmen.warn import warn_once
 
@@ -131,11 +131,22 @@ def adapt(owner: Any, name: str, hook: Call, given: tuple[str, ...]) -> Call | N
     if wanted is None or (wanted == today and accepts(hook, len(given))):
         return None
     warn_once(f"{type(owner).__name__}.{name}({', '.join(positional(hook))}) is {name}({', '.join(given)}) today.")
+    if first:
+        _shorten(type(owner), name)
     if name == "optimizer_step":
         from fulmen.compat.optimizers import adapt_step
 
         return adapt_step(owner, hook, wanted, lambda hook, wanted: _by_name(owner, name, hook, given, wanted))
     return _by_name(owner, name, hook, given, wanted)
+
+
+def _shorten(kind: type, name: str) -> None:
+    """Let what the hook may call by super() be called with more arguments than it has today."""
+    owner = next(one for one in kind.__mro__ if one.__module__.startswith("fulmen.") and name in vars(one))
+    function = vars(owner)[name]
+    if not hasattr(function, "__wrapped__"):
+        taken = len(inspect.signature(function).parameters)
+        setattr(owner, name, wraps(function)(lambda *args, **kwargs: function(*args[:taken], **kwargs)))
 
 
 def _wanted(name: str, hook: Call, first: int, today: list[str]) -> list[str] | None:
@@ -294,12 +305,14 @@ def _epoch_ends(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any) -
     trainer.__dict__["_outputs"] = gathered = {}
     for stage in set(ENDS.values()):
         start, batch, end = (f"on_{stage}_{when}" for when in ("epoch_start", "batch_end", "epoch_end"))
-        if stage not in ends and not any("outputs" in asked_for(hook) for hook in calls[end]):
+        late = LATE.get(end, end)  # of EarlyStopping and its kind, which run behind the epoch's row
+        late = late if any("outputs" in asked_for(hook) for hook in calls[late]) else end
+        if stage not in ends and not any("outputs" in asked_for(hook) for hook in (*calls[end], *calls[late])):
             continue
         outputs = gathered[stage] = results.Outputs(trainer, stage)
         calls[start] = (outputs.clear, *calls[start])
         calls[batch] = (outputs.add, *calls[batch])
-        calls[end] = (*calls[end], outputs.clear)
+        calls[late] = (*calls[late], outputs.clear)
         if stage == "train":
             calls["on_save_checkpoint"] += (outputs.save,)
             calls["on_load_checkpoint"] += (outputs.load,)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache, partial
+from inspect import getsource
 from typing import Any
 
 from fulmen.compat.functions import _convert_params, _flatten_dict, _sanitize_params
@@ -21,6 +27,7 @@ def complete(found: Any) -> None:
     for function in (_convert_params, _flatten_dict, _sanitize_params):
         setattr(Logger, function.__name__, staticmethod(function))
     members: dict[str, Callable[..., Any]] = {
+        "__init__": lambda self, agg_key_funcs=None, agg_default_func=None: super(Logger, self).__init__(),
         "_add_prefix": lambda self, metrics: prefixed(metrics, getattr(self, "_prefix", "")),
         "agg_and_log_metrics": lambda self, metrics, step=None: self.log_metrics(metrics, step),
         "close": lambda self: self.save(),
@@ -30,10 +37,28 @@ def complete(found: Any) -> None:
 
 
 def complete_trainer(trainer: Any) -> None:
-    """Let `trainer.logger` be all of several loggers."""
+    """Let `trainer.logger` be all of several loggers, and limits be set on the trainer."""
+    for name in ("max_epochs", "min_epochs", "max_steps"):
+        setattr(trainer, name, getattr(trainer, name).setter(partial(_set, name)))
     for name in ("__getitem__", "__iter__"):
         setattr(Logger, name, _of_all(name))
     trainer.logger = trainer.logger.getter(_first)
+
+
+def _set(name: str, trainer: Any, value: Any) -> None:
+    """A limit is the loop's, to which another fit goes on; before there is one, it is the Trainer's argument."""
+    if trainer.train_loop is not None:
+        setattr(trainer.train_loop, name, value)
+    else:
+        trainer.options = replace(trainer.options, **{name: value})
+
+
+@cache
+def _takes_several(module: str) -> bool:
+    """Whether a source takes `experiment` for a list: `self.logger.experiment[0]`, `for one in trainer.logger...`."""
+    with suppress(OSError, TypeError):
+        return bool(re.search(r"\.experiment\[|in [\w.]+\.experiment\b(?!\.)", getsource(sys.modules[module])))
+    return False
 
 
 def _of_all(method: str) -> Callable[..., Any]:
@@ -47,10 +72,12 @@ def _of_all(method: str) -> Callable[..., Any]:
 
 
 def _first(trainer: Any) -> Any:
-    """The first, which knows the others; all in one for programs that know the class of that."""
+    """The first, which knows the others; all in one for programs that know the class of that, or take it for a list."""
     loggers = trainer.loggers
-    if len(loggers) > 1 and LoggerCollection.wanted:
-        return LoggerCollection(loggers)
+    if len(loggers) > 1:
+        sources = {"__main__", *(type(one).__module__ for one in (trainer._module, *trainer.callbacks) if one)}
+        if LoggerCollection.wanted or any(map(_takes_several, sources)):
+            return LoggerCollection(loggers)
     for logger in loggers[:1]:
         logger._beside = loggers
         return logger

@@ -22,6 +22,7 @@ class Metric(torchmetrics.Metric, metaclass=_AnyMetric):
     """The base class with `compute_on_step`: False leaves out the values of batches and keeps that of the epoch."""
 
     def __init__(self, compute_on_step: bool = True, dist_sync_on_step: bool = False, **kwargs: Any) -> None:
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("mdmc_average", "is_multiclass")}
         super().__init__(dist_sync_on_step=dist_sync_on_step, **kwargs)
         self.compute_on_step = compute_on_step
 
