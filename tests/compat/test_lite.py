@@ -33,9 +33,8 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
 
 
-def rows(number: int = 16) -> TensorDataset:
-    x = torch.randn(number, 3, generator=torch.Generator().manual_seed(2))
-    return TensorDataset(x, x.sum(1, keepdim=True))
+X = torch.randn(16, 3, generator=torch.Generator().manual_seed(2))
+ROWS = TensorDataset(X, X.sum(1, keepdim=True))
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -48,7 +47,7 @@ class Trains(LightningLite):
 
     def run(self, epochs: int = 3) -> Any:
         model = net()
-        loader = self.setup_dataloaders(DataLoader(rows(), batch_size=4, shuffle=True))
+        loader = self.setup_dataloaders(DataLoader(ROWS, batch_size=4, shuffle=True))
         model, optimizer = self.setup(model, torch.optim.Adam(model.parameters(), lr=0.1))
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
         for _ in range(epochs):
@@ -62,7 +61,7 @@ class Trains(LightningLite):
 
 def by_hand(format: Any = None) -> nn.Module:
     model = net()
-    loader = DataLoader(rows(), batch_size=4, shuffle=True)
+    loader = DataLoader(ROWS, batch_size=4, shuffle=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
     for _ in range(3):
@@ -80,7 +79,6 @@ def by_hand(format: Any = None) -> nn.Module:
 @pytest.mark.parametrize(("precision", "format"), [(32, None), ("bf16", torch.bfloat16)])
 def test_a_loop_by_hand_has_the_same_weights_to_the_bit(precision, format):
     model = Trains(precision=precision).run()
-
     assert same(model.module, by_hand(format))
     assert not same(model.module, net())
 
@@ -109,18 +107,12 @@ class Sees(nn.Linear):
 
 
 @pytest.mark.filterwarnings("ignore:precision=.* is an old spelling")
-@pytest.mark.parametrize(
-    ("precision", "format", "weights"),
-    [
-        (32, torch.float32, torch.float32), (64, torch.float64, torch.float64),
-        ("bf16", torch.bfloat16, torch.float32), ("bf16-true", torch.bfloat16, torch.bfloat16),
-    ],
-)  # fmt: skip
-def test_a_model_gets_the_precisions_numbers_and_returns_the_usual_ones(precision, format, weights):
-    lite = Trains(precision=precision)
+@pytest.mark.parametrize(("precision", "format"), [(32, "float32"), (64, "float64"), ("bf16", "bfloat16")])
+def test_a_model_gets_the_precisions_numbers_and_returns_the_usual_ones(precision, format):
+    lite, format = Trains(precision=precision), getattr(torch, format)
+    weights = torch.float64 if precision == 64 else torch.float32
     model = lite.setup(Sees(2, 2))
     labels = torch.ones(1, dtype=torch.int64)
-
     output = model(torch.ones(1, 2, dtype=torch.float64), more={"x": torch.ones(1), "label": labels})
 
     assert model.seen == (format, format, torch.int64)
@@ -226,16 +218,17 @@ def test_run_calls_what_it_overrides_and_launch_calls_a_function():
     assert LightningLite().launch(lambda lite, *numbers: (lite.global_rank, sum(numbers)), 2, 3) == (0, 5)
 
 
-TWO = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
-
-
 @pytest.mark.parametrize(
     ("use", "error", "words"),
     [
         (lambda: LightningLite().run(), TypeError, r"no run\(\)"),
-        (lambda: Trains(**TWO).setup(nn.Linear(1, 1)), RuntimeError, r"setup\(\) over 2 processes works within run"),
-        (lambda: Trains(**TWO).setup_dataloaders(DataLoader([])), RuntimeError, "2 processes works within run"),
-        (lambda: Trains(**TWO | {"strategy": "ddp_spawn"}).launch(), ValueError, "'ddp_spawn' starts processes for a"),
+        (
+            lambda: Trains(devices=2).setup(nn.Linear(1, 1)),
+            RuntimeError,
+            r"setup\(\) over 2 processes works within run",
+        ),
+        (lambda: Trains(devices=2).setup_dataloaders(DataLoader([])), RuntimeError, "2 processes works within run"),
+        (lambda: Trains(devices=2, strategy="ddp_spawn").launch(), ValueError, "'ddp_spawn' starts processes for a"),
         (lambda: Trains().setup(Trains().setup(nn.Linear(1, 1))), ValueError, "made ready before"),
         (lambda: Trains().setup_dataloaders(Trains().setup_dataloaders(DataLoader([]))), ValueError, "ready before"),
         (lambda: Trains().setup_dataloaders([1]), TypeError, "takes a torch DataLoader, not list"),
