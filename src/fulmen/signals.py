@@ -120,7 +120,7 @@ class Ranks:
     def heard(self, received: int | None) -> int | None:
         """The signal that one of the ranks got."""
         if received is not None:
-            self.store.compare_set(self.signal, "", str(received))
+            self.store.compare_set(self.signal, "", f"{received:d}")
         return int(self.store.get(self.signal)) if self.store.check([self.signal]) else None
 
     def agree(self) -> None:

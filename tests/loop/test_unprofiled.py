@@ -72,7 +72,7 @@ def test_no_range_is_opened_that_nobody_reads(monkeypatch: pytest.MonkeyPatch, k
 
 @pytest.mark.parametrize("kind", [Automatic, Manual])
 def test_a_profiler_sees_them_all(kind: type):
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profiler:
         fit(kind())
     counts = {row.key: row.count for row in profiler.key_averages()}
     assert [counts.get(name) for name in (*RANGES, LOADER)] == [STEPS, STEPS, STEPS]

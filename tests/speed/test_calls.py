@@ -111,12 +111,12 @@ def by_hand(loader: Loader, case: str) -> None:
 
 CASES: dict[str, tuple[str, type[Small], dict[str, Any], int, int]] = {
     # verb, module, arguments, most calls beyond the loop's, most of Fulmen's own
-    "bare": ("fit", Small, {}, -32, 8),
-    "logged": ("fit", Logging, {"logger": "csv"}, -28, 12),
-    "manual": ("fit", Manual, {}, -20, 18),
+    "bare": ("fit", Small, {}, -25, 8),
+    "logged": ("fit", Logging, {"logger": "csv"}, -22, 12),
+    "manual": ("fit", Manual, {}, -14, 18),
     "accumulate": ("fit", Small, {"accumulate_grad_batches": 4}, 0, 9),
-    "clip": ("fit", Small, {"gradient_clip_val": 1.0}, -40, 18),
-    "bf16": ("fit", Small, {"precision": "bf16-mixed"}, -28, 12),
+    "clip": ("fit", Small, {"gradient_clip_val": 1.0}, -34, 18),
+    "bf16": ("fit", Small, {"precision": "bf16-mixed"}, -22, 12),
     "validate": ("validate", Validating, {}, 10, 10),
     "predict": ("predict", Small, {}, 4, 4),
 }
