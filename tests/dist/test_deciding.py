@@ -28,6 +28,11 @@ def test_schedulers_files_and_the_end_follow_rank_zero(ranks):
 
 
 def test_a_resumed_rank_has_the_batch_norm_statistics_that_it_had(ranks):
-    assert ranks[0]["first"]["after"] != ranks[1]["first"]["after"]
+    assert ranks[0]["first"]["saved"] != ranks[1]["first"]["saved"]
     for rank in ranks:
-        assert rank["again"]["before"] == rank["first"]["after"]
+        assert rank["again"]["before"] == rank["first"]["saved"]
+
+
+def test_a_validation_is_of_rank_zeros_statistics_which_are_saved(ranks):
+    for rank in ranks:
+        assert rank["first"]["validated"] == ranks[0]["first"]["saved"]

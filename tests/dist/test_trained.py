@@ -28,7 +28,8 @@ def test_all_ranks_stop_at_the_same_step_and_go_on_from_there(tmp_path, strategy
     code, output = run(tmp_path, strategy, how, rank)
     stopped = [json.loads((tmp_path / f"stopped{rank}.json").read_text()) for rank in range(2)]
 
-    assert code == 128 + getattr(signal, "SIGTERM" if how == "val" else how), output
+    shells = 128 - code if code < 0 else code  # a KeyboardInterrupt that nobody catches ends Python by the signal itself
+    assert shells == 128 + getattr(signal, "SIGTERM" if how == "val" else how), output
     assert stopped[0] == stopped[1]
     assert f"Interrupted at global step {stopped[0]['steps']};" in output
     assert stopped[0]["steps"] < 80

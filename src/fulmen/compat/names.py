@@ -49,7 +49,8 @@ fulmen.lifecycle          ModelHooks DataHooks CheckpointHooks
 fulmen.loaders            extract_batch_size has_len has_len_all_ranks has_iterable_dataset sized_len
                           suggested_max_num_workers
 fulmen.loggers            Logger DummyLogger CSVLogger TensorBoardLogger WandbLogger
-fulmen.loggers.base       rank_zero_experiment merge_dicts prefixed
+fulmen.callbacks.progress  RichProgressBarTheme
+fulmen.loggers.base       DummyExperiment rank_zero_experiment merge_dicts prefixed
 fulmen.memory             garbage_collection_cuda is_oom_error is_cuda_out_of_memory is_cudnn_snafu is_out_of_cpu_memory
 fulmen.optim              LightningOptimizer LRSchedulerConfig
 fulmen.parameters         grad_norm find_shared_parameters set_shared_parameters
@@ -102,7 +103,7 @@ callbacks.progress  0.8  -  ProgressBar RichProgressBar TQDMProgressBar Progress
 callbacks.progress.base  1.5  2.0  ProgressBarBase=ProgressBar
 callbacks.progress.progress  1.5  1.7  ProgressBar=TQDMProgressBar
 callbacks.progress.progress_bar  2.0  -  ProgressBar
-callbacks.progress.rich_progress  1.5  -  RichProgressBar
+callbacks.progress.rich_progress  1.5  -  RichProgressBar RichProgressBarTheme
 callbacks.progress.tqdm_progress  1.5  -  TQDMProgressBar
 callbacks.pt_callbacks  0.5  0.7  Callback EarlyStopping ModelCheckpoint GradientAccumulationScheduler
 callbacks.rich_model_summary  1.5  -  RichModelSummary
@@ -126,10 +127,10 @@ demos.boring_classes  1.7  -  BoringModel ManualOptimBoringModel BoringDataModul
                      RandomIterableDatasetWithLen
 loggers  0.7  -  Logger CSVLogger TensorBoardLogger WandbLogger LightningLoggerBase=Logger LoggerCollection
          TestTubeLogger rank_zero_only
-loggers.base  0.7  1.9  LightningLoggerBase=Logger rank_zero_experiment rank_zero_only DummyLogger merge_dicts
-              LoggerCollection
+loggers.base  0.7  1.9  LightningLoggerBase=Logger rank_zero_experiment rank_zero_only DummyLogger DummyExperiment
+              merge_dicts LoggerCollection
 loggers.csv_logs  1.0  -  CSVLogger
-loggers.logger  1.7  -  Logger DummyLogger rank_zero_experiment merge_dicts LoggerCollection
+loggers.logger  1.7  -  Logger DummyLogger DummyExperiment rank_zero_experiment merge_dicts LoggerCollection
 loggers.tensorboard  0.7  -  TensorBoardLogger
 loggers.test_tube  0.7  1.7  TestTubeLogger
 loggers.wandb  0.7  -  WandbLogger

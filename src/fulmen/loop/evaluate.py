@@ -105,6 +105,7 @@ class EvaluateLoop:
         hooks = trainer.hooks
         batch_phase, epoch_phase = PHASES[self.stage]
         logs.enter(None)
+        trainer.strategy.sync_buffers()
         self._mode(f"on_{self.stage}_model_eval", train=False)
         with self.context():
             logs.enter(epoch_phase)

@@ -128,6 +128,9 @@ class Strategy:
         """What to call for the module's method `name`."""
         return getattr(self.module, name)
 
+    def sync_buffers(self) -> None:
+        """Before a validation within training: buffers as they are saved, those of rank zero."""
+
     def no_sync(self) -> AbstractContextManager[Any]:
         """Forward and backward passes within it leave gradients on each rank, to be added up later."""
         return nullcontext()

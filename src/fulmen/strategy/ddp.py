@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
@@ -135,6 +136,11 @@ class DDPStrategy(ParallelStrategy):
         self.model.require_forward_param_sync = True
         with self.model.no_sync():
             return self.model("training_step", *args, **kwargs)
+
+    def sync_buffers(self) -> None:
+        if self.wraps and self.model.broadcast_buffers:
+            for buffer in self.module.buffers():
+                dist.broadcast(buffer, 0)
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:

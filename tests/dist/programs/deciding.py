@@ -23,15 +23,19 @@ class Net(L.LightningModule):
         self.found: dict[str, Any] = {}
 
     def on_train_start(self) -> None:
+        self.resumed = self.trainer.ckpt_path is not None
         self.found["before"] = self.net[1].running_mean.tolist()
 
     def training_step(self, batch, batch_idx):
         return self.net(batch[0] + self.global_rank).square().mean()
 
-    def on_train_epoch_end(self) -> None:
-        self.found["after"] = self.net[1].running_mean.tolist()
+    def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
+        if self.trainer.global_step == 4 and not self.resumed:
+            self.found["saved"] = self.net[1].running_mean.tolist()
+            self.trainer.save_checkpoint("end.ckpt")
 
     def validation_step(self, batch, batch_idx):
+        self.found["validated"] = self.net[1].running_mean.tolist()
         epoch = float(self.current_epoch)
         self.log("score", -epoch if self.global_rank else epoch)
 
@@ -59,6 +63,5 @@ def fit(max_epochs: int, ckpt_path: str | None = None) -> tuple[dict[str, Any], 
 
 if __name__ == "__main__":
     first, trainer = fit(2)
-    trainer.save_checkpoint("end.ckpt")
     again, _ = fit(9, "end.ckpt")
     Path(f"rank{trainer.global_rank}.json").write_text(json.dumps({"first": first, "again": again}))
