@@ -109,6 +109,30 @@ def test_a_step_can_be_left_out(how, manual):
     assert "this step is left out" in trainer.told[0]
 
 
+class Sparse(Net):
+    """Its gradients are sparse, with several parts for one row."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing")
+        self.net = nn.EmbeddingBag(3, 2, sparse=True, mode="sum")
+
+    def training_step(self, batch, batch_idx):
+        loss = self.net(torch.tensor([[1, 1], [2, 1]])).square().mean()
+        return loss * float("nan") if batch_idx == BAD and self.current_epoch == 0 else loss
+
+    def configure_optimizers(self):
+        return torch.optim.SparseAdam(self.parameters(), lr=0.01)
+
+
+def test_sparse_gradients_too():
+    module = Sparse()
+    with pytest.raises(NonFiniteError, match=r"batch 5, global step 5: first in the gradient of net.weight"):
+        fit(module, nonfinite="stop")
+    trainer = fit(module, nonfinite="skip")
+    assert "this step is left out" in trainer.told[0]
+    assert finite(module)
+
+
 def test_weights_are_taken_back_from_the_last_checkpoint():
     class Module(Net):
         def on_train_batch_start(self, batch, batch_idx):

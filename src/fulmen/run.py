@@ -335,7 +335,9 @@ class Run(Readout):
         """A few validation batches before training, so that mistakes show early; leaves no trace."""
         loop, source = self.evaluation, self.sources["val"]
         assert loop is not None
-        if not self.num_sanity_val_steps or not loop.enabled or not source.exists or self.progress.batches:
+        assert self.train_loop is not None
+        under_way = self.progress.batches or self.train_loop.resume is not None
+        if not self.num_sanity_val_steps or not loop.enabled or not source.exists or under_way:
             return
         self.state.stage = RunningStage.SANITY_CHECKING
         loop.sanity = True

@@ -60,8 +60,8 @@ def test_one_process_is_killed_and_started_again(name, tmp_path):
 def test_two_ranks_go_on_whichever_was_killed(name, rank, tmp_path):
     together = {"devices": 2, "strategy": "ddp"}
     assert start(tmp_path / "whole", name, **together) == 0
-    # the first checkpoint is there: before it a run begins anew
-    kills = [("val", 3), ("train", 5), ("val", 7)] if "within" in name else [("val", 4), ("train", 7), ("val", 8)]
+    later = [("val", 3), ("train", 5), ("val", 7)] if "within" in name else [("val", 4), ("train", 7), ("val", 8)]
+    kills = [("train", 0), *later]  # the first one before anything was saved but the beginning
     codes = [start(tmp_path / "killed", name, kills, rank, **together) for _ in range(len(kills) + 1)]
     assert 0 not in codes[:-1]
     assert codes[-1] == 0

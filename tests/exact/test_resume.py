@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from exact.situations import SITUATIONS, WITH_WORKERS, Killed, difference, fit, remains
+from small import make_trainer
+from torch.utils.data import DataLoader
+
+from fulmen.demos import BoringModel
+from fulmen.loggers import CSVLogger
 
 
 def killed_at(place: str, number: int) -> Any:
@@ -48,6 +54,33 @@ def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, runs: Any,
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_any_run_goes_on_as_if_it_had_not_been_killed(name, tmp_path, monkeypatch):
     check(monkeypatch, tmp_path, name, [[("train", 9), ("val", 7)]])
+
+
+def test_so_does_one_that_is_killed_before_its_first_save(tmp_path, monkeypatch):
+    check(monkeypatch, tmp_path, "validated within", [[("train", 0), ("train", 1)], [("val", 2)]], every=100)
+
+
+def test_its_weights_are_the_same_without_a_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, first = torch.randn(8, 32), []
+
+    class Unseeded(BoringModel):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            first.append([self.layer.weight.detach().clone(), batch])
+            if len(first) == 1:
+                raise Killed
+            return super().training_step(batch, batch_idx)
+
+    def start() -> None:
+        trainer = make_trainer(resume="auto", logger=CSVLogger("."), enable_checkpointing=True, log_every_n_steps=1)
+        trainer.fit(Unseeded(), DataLoader(data, shuffle=True))
+
+    with pytest.raises(Killed):
+        start()
+    start()
+    assert not difference(first[0], first[1])
+    assert [path.name for path in Path("lightning_logs").iterdir()] == ["version_0"]
+    assert not list(Path(".").rglob("interrupted.ckpt"))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fulmen.trainer import Trainer
 
 INTERRUPTED = "interrupted.ckpt"
-"""What a signal makes a run save, beside the callback's own files; gone when the run is finished."""
+"""What a signal makes a run save, and resume="auto" at the start: beside the callback's own files, gone at the end."""
 
 
 def resolve(trainer: Trainer, ckpt_path: Any) -> Any:
@@ -85,6 +85,16 @@ def interrupted(trainer: Trainer) -> str | None:
     """Where a run that is asked to end saves: beside the first callback's files."""
     folder = next(filter(None, (getattr(c, "dirpath", None) for c in trainer.checkpoint_callbacks)), None)
     return None if folder is None else f"{folder}/{INTERRUPTED}"
+
+
+def save_beginning(trainer: Trainer) -> None:
+    """Until the first save of its own a run has this to go on from, in the same folder."""
+    path = None if trainer.fast_dev_run else interrupted(trainer)
+    try:
+        if path is not None:
+            trainer.save_checkpoint(path)
+    except OSError as error:
+        rank_zero_warn(f"{error} Until its first checkpoint this run cannot go on if it is killed.")
 
 
 def forget_interrupted(trainer: Trainer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +153,7 @@ def holds_bad(data: Any) -> bool:
     """Whether any tensor within is not finite."""
     found: list[Tensor] = []
     tree.map_tensors(lambda tensor: found.append(tensor) or tensor, data)
-    return any(tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()) for tensor in found)
+    return _first(("", tensor) for tensor in found) is not None
 
 
 def first_bad_output(step: Step) -> str | None:
@@ -218,17 +218,22 @@ def _square_is_finite(tensors: list[Tensor]) -> bool:
     """Read in one go: a sum of squares that are not all finite is not finite; one of large values may be so, too."""
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
-        tensor = tensor.detach()
-        groups.setdefault((tensor.device, tensor.dtype), []).append(tensor.values() if tensor.is_sparse else tensor)
+        groups.setdefault((tensor.device, tensor.dtype), []).append(_stored(tensor))
     norms = [torch.stack(torch._foreach_norm(group)).float().sum() for group in groups.values()]
     return all(math.isfinite(on_host(norm)) for norm in norms)
 
 
-def _first(tensors: Any) -> str | None:
+def _first(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     for name, tensor in tensors:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to_dense()).all()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(_stored(tensor)).all()):
             return name
     return None
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """The numbers that a tensor holds; a sparse one may hold several for one place."""
+    tensor = tensor.detach()
+    return tensor._values() if tensor.is_sparse else tensor
 
 
 def check_weights(module: nn.Module, doing: str) -> None:

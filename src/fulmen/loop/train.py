@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fulmen import data, seed
-from fulmen.checkpoint import state
+from fulmen.checkpoint import find, state
 from fulmen.errors import MisconfigurationException
 from fulmen.logs import TRAIN_BATCH, TRAIN_EPOCH, LogStore
 from fulmen.loop import rows
@@ -114,6 +114,8 @@ class TrainLoop:
         self.logs.enter(TRAIN_EPOCH)
         for hook in self.hooks.on_train_start:
             hook()
+        if self.trainer.options.resume == "auto" and self.resume is None and not self.progress.batches:
+            find.save_beginning(self.trainer)
         while not self.finished():
             self.run_epoch()
         self.logs.enter(None)
