@@ -50,6 +50,7 @@ def test_several_training_loaders_are_reached_by_their_names(pl):
     datasets, loaders = module.found
     assert datasets["a"] is data["a"].dataset
     assert loaders["b"] is data["b"]
+    assert module.trainer.train_dataloader["a"] is data["a"]
 
 
 def test_several_loggers_are_reached_through_the_first(pl, tmp_path):

@@ -26,6 +26,7 @@ def test_each_rank_returns_its_own_share(ranks):
         [[[1.0, 3.0], 3.0], [[5.0], 5.0]],
     ]
     assert [rank["none"] for rank in ranks] == [None, None]
+    assert [rank["loader"] for rank in ranks] == [[0, 2, 4], [1, 2, 4]]  # the trainer's has this rank's samples only
 
 
 def test_all_is_what_one_process_returns(ranks):

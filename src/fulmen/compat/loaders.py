@@ -20,7 +20,11 @@ def complete(trainer: Any) -> None:
     """Give torch's loader and Fulmen's combined one what the lists and wrappers of then had."""
     members = {
         DataLoader: {"__getitem__": _of_a_list, "loaders": property(_loaders)},
-        CombinedLoader: {"loaders": property(lambda self: self.iterables), "dataset": property(_datasets)},
+        CombinedLoader: {
+            "loaders": property(lambda self: self.iterables),
+            "dataset": property(_datasets),
+            "__getitem__": lambda self, key: self.iterables[key],
+        },
     }
     for kind, added in members.items():
         for name, member in added.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ class Source:
                     self.owner = owner
                     break
         self.whole_batches = False  # whether ranks take turns batch by batch
-        self.raw: Any = None  # what the user passed or returned
+        self.raw: Any = None  # what the user passed or returned, with the samplers of this rank
         self.loaders: list[Any] = []
         self.lengths: list[int | float] = []
         self.loaded_epoch = 0
@@ -104,7 +103,7 @@ class Source:
     def _arrange(self, argument: str, strategy: Strategy, sampler: bool, overfit: bool) -> list[Any]:
         """Training: one loader, or one combined of several. Evaluation: a list, run one after the other."""
 
-        def ready(loader: Any) -> Any:
+        def shared(loader: Any) -> Any:
             data.check_loader(loader, argument, VERBS[self.stage])
             if overfit:
                 loader = data.sequential(loader)
@@ -112,19 +111,22 @@ class Source:
                 seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
                 share = strategy.distributed_sampler_kwargs
                 loader = data.distributed(loader, share, self.stage == "train", seed, self.whole_batches)
+            return loader
+
+        def ready(loader: Any) -> Any:
             loader = data.seeded_workers(batched(loader), strategy.global_rank)
             return position.numbered(loader) if self.stage in ("train", "val") else loader
 
-        raw = self.raw
-        if isinstance(raw, CombinedLoader) and (raw.mode != "sequential" or self.stage == "train"):
-            return [_combined(raw.iterables, raw.mode, ready)]
-        if isinstance(raw, (dict, list, tuple)) and self.stage == "train":
-            return [_combined(raw, "max_size_cycle", ready)]
-        if isinstance(raw, CombinedLoader):
-            return [ready(loader) for loader in raw.flattened]
-        if isinstance(raw, (dict, list, tuple)):
-            return [ready(loader) for loader in CombinedLoader(raw, "sequential").flattened]
-        return [ready(raw)]
+        raw, training = self.raw, self.stage == "train"
+        combined = isinstance(raw, CombinedLoader)
+        mode: Any = raw.mode if combined else "max_size_cycle" if training else "sequential"
+        every = CombinedLoader(raw.iterables if combined else raw, mode)
+        given, every.flattened = every.flattened, [shared(loader) for loader in every.flattened]
+        if any(now is not then for now, then in zip(every.flattened, given, strict=True)):
+            self.raw = CombinedLoader(every.iterables, mode) if combined else every.iterables
+        every.flattened = [ready(loader) for loader in every.flattened]
+        several = isinstance(raw, (dict, list, tuple, CombinedLoader)) and (training or mode != "sequential")
+        return [every] if several else every.flattened
 
     def limits(self, limit: int | float, argument: str) -> list[int | float]:
         """Batches to run of each loader."""
@@ -134,9 +136,3 @@ class Source:
         """Whether reload_dataloaders_every_n_epochs asks for new loaders in this epoch."""
         loaded_epoch = self.loaded_epoch if self.former is None else self.former["loaded_epoch"]
         return bool(every) and self.owner is not None and epoch - loaded_epoch >= every
-
-
-def _combined(loaders: Any, mode: str, ready: Callable[[Any], Any]) -> CombinedLoader:
-    combined = CombinedLoader(loaders, mode)  # type: ignore[arg-type]
-    combined.flattened = [ready(loader) for loader in combined.flattened]
-    return combined

@@ -41,6 +41,7 @@ if __name__ == "__main__":
         "all": plain(trainer.predict(Net(), sevens, return_predictions="all")),
         "two": plain(trainer.predict(Net(), [sevens, DataLoader(rows(2), batch_size=3)], return_predictions="all")),
         "none": trainer.predict(Net(), sevens, return_predictions=False),
+        "loader": [trainer.predict_dataloaders.sampler.rank, len(trainer.predict_dataloaders), len(sevens)],
     }
     Path(f"rank{trainer.global_rank}.json").write_text(json.dumps(found))
     trainer.predict(Net(), DataLoader(Stream()), return_predictions="all")
