@@ -142,6 +142,7 @@ REFUSED = {
     "model_registry": ("mine",),
     "compile": ("yes", 3, {"backends": "eager"}),
     "async_save": ("yes", 3),
+    "accumulate_across_epochs": ("yes", 3),
 }
 
 

@@ -63,6 +63,7 @@ class Options:
     nonfinite: str | None = None
     resume: str | None = None
     async_save: bool = False
+    accumulate_across_epochs: bool = False
     compile: Any = None
 
 

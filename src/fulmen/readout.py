@@ -59,7 +59,7 @@ def _limit(name: str) -> Any:
 
 
 def _loaders(stage: str) -> Any:
-    """The loaders of a stage as the user gave them."""
+    """The loaders of a stage as the user gave them, with the samplers of this rank."""
     return property(lambda self: self.sources[stage].raw if stage in self.sources else None)
 
 
@@ -179,8 +179,11 @@ class Readout:
             return max_steps
         if max_epochs == -1:
             return math.inf if max_steps == -1 else max_steps
-        per_epoch = math.ceil(loop.num_batches / self.accumulate_grad_batches)
-        estimate = per_epoch * max(max_epochs, 1)
+        epochs, accumulate = max(max_epochs, 1), self.accumulate_grad_batches
+        if self.options.accumulate_across_epochs:
+            estimate = math.ceil(loop.num_batches * epochs / accumulate)
+        else:
+            estimate = math.ceil(loop.num_batches / accumulate) * epochs
         return estimate if max_steps == -1 else min(max_steps, estimate)
 
     @property

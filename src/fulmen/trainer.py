@@ -95,6 +95,7 @@ class Trainer(Run):
         nonfinite: str | None = None,
         resume: str | None = None,
         async_save: bool = False,
+        accumulate_across_epochs: bool = False,
         compile: bool | dict[str, Any] | None = None,
         **others: Any,
     ) -> None:
@@ -104,8 +105,7 @@ class Trainer(Run):
         for name in LIVE:
             setattr(self, name, getattr(self.options, name))
         self.accelerator, self.strategy, self.precision_plugin = parts.engine(self.options)
-        self.loggers = parts.loggers(self.options)
-        self.callbacks = parts.callbacks(self.options)
+        self.loggers, self.callbacks = parts.loggers(self.options), parts.callbacks(self.options)
         self._reset(None, None)
         verify.callbacks(self.callbacks, self)
 

@@ -290,6 +290,7 @@ SITUATIONS: dict[str, Any] = {
     "own noise": kept(train=lambda: DataLoader(OwnNoise(), batch_size=3, shuffle=True)),
     "single samples": kept(train=lambda: DataLoader(Rows(), batch_size=None, shuffle=True)),
     "accumulated": kept(accumulate_grad_batches=3, log_every_n_steps=1),
+    "accumulated over epochs": kept(accumulate_grad_batches=5, accumulate_across_epochs=True, log_every_n_steps=1),
     "accumulation planned": kept(callbacks=lambda: [GradientAccumulationScheduler({0: 1, 1: 3})]),
     "validated within": kept(val_check_interval=2),
     "validated by count": kept(val_check_interval=5, check_val_every_n_epoch=None),

@@ -45,6 +45,11 @@ class GradientAccumulationScheduler(Callback):
                 "GradientAccumulationScheduler does nothing with automatic_optimization=False: "
                 "remove the callback and call optimizer.step() when it is due, or use automatic optimization."
             )
+        if trainer.options.accumulate_across_epochs:
+            raise MisconfigurationException(
+                "GradientAccumulationScheduler gives each epoch its own number of batches, and accumulate_across_epochs"
+                "=True goes on over the ends of epochs: remove one of them."
+            )
         if trainer.accumulate_grad_batches not in (1, self._own):
             raise MisconfigurationException(
                 f"accumulate_grad_batches={trainer.accumulate_grad_batches} and GradientAccumulationScheduler both say "

@@ -39,7 +39,7 @@ def keeps_gradients(loop: TrainLoop) -> bool:
     """Whether gradients of this moment go into a later step."""
     if not loop.trainer.lightning_module.automatic_optimization or loop.hooks.optimizer_zero_grad:
         return True  # nobody but the user knows
-    return not loop.step.stepping and loop.progress.point != EPOCH_ENDED
+    return not loop.step.stepping
 
 
 def take_over(loop: TrainLoop, state: dict[str, Any]) -> None:
@@ -50,6 +50,7 @@ def take_over(loop: TrainLoop, state: dict[str, Any]) -> None:
     loop.source.former, loop.validation.source.former = sources.get("train"), sources.get("val")
     loop.validation.former = state.get("validated", [])
     loop.row_at = state.get("row_at", loop.progress.stepped)
+    loop.step.stepping = state.get("stepping", True)
 
 
 def finish_batch(loop: TrainLoop, resume: dict[str, Any]) -> bool:

@@ -50,7 +50,7 @@ class Step:
         self.batch_idx = 0
         self.is_last = False
         self.suspect = False  # whether gradients are looked at before the next optimizer step
-        self.accumulate = 1
+        self.accumulate, self.carried, self.cuts = 1, 0, True
         self.stepping = True
 
     def watch(self, mode: str | None, rewind: Callable[[], str]) -> None:
@@ -63,6 +63,11 @@ class Step:
 
     def configure(self, accumulate: int, clip_val: Any, clip_algorithm: str | None) -> None:
         """What may change from epoch to epoch."""
+
+    def carry(self, batches: int, cuts: bool) -> None:
+        """Batches of earlier epochs whose gradients wait for a step, and whether the epoch's end brings one."""
+        self.carried, self.cuts = batches, cuts
+        self.stepping = not batches
 
     def attach(self, hooks: HookTable) -> None:
         """Take the hook table; again whenever it is rebuilt."""
@@ -144,8 +149,9 @@ class AutomaticStep(Step):
     def run(self, batch: Any, batch_idx: int) -> Any:
         self.batch, self.batch_idx = batch, batch_idx
         if self.accumulate > 1:
-            self.first = batch_idx % self.accumulate == 0
-            self.stepping = self.is_last or (batch_idx + 1) % self.accumulate == 0
+            number = batch_idx + self.carried
+            self.first = number % self.accumulate == 0
+            self.stepping = (self.is_last and self.cuts) or (number + 1) % self.accumulate == 0
             if not self.stepping:
                 with self.strategy.no_sync():
                     self.closure()

@@ -176,11 +176,13 @@ class TrainLoop:
                 "the logs of steps.",
                 category=PossibleUserWarning,
             )
-        accumulate = self.trainer.accumulate_grad_batches
-        if self.num_batches < accumulate and not (self.trainer.fast_dev_run or self.trainer.overfit_batches):
+        trainer, accumulate = self.trainer, self.trainer.accumulate_grad_batches
+        meant = trainer.fast_dev_run or trainer.overfit_batches or trainer.options.accumulate_across_epochs
+        if self.num_batches < accumulate and not meant:
             rank_zero_warn(
                 f"accumulate_grad_batches={accumulate} is more than the {self.num_batches} batches of an epoch, and "
-                "accumulation ends with the epoch: each step is one of fewer batches."
+                "accumulation ends with the epoch: each step is one of fewer batches. accumulate_across_epochs=True "
+                "lets it go on."
             )
 
     def load_data(self) -> None:
@@ -275,8 +277,11 @@ class TrainLoop:
         return self.together(batches) if self.asks_ranks else batches
 
     def configure_step(self) -> None:
-        trainer = self.trainer
+        trainer, progress = self.trainer, self.progress
         self.step.configure(trainer.accumulate_grad_batches, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+        if trainer.options.accumulate_across_epochs:
+            before = progress.batches - progress.batch
+            self.step.carry(before % trainer.accumulate_grad_batches, progress.epoch + 1 == self.max_epochs)
         torch.set_grad_enabled(True)
 
     @counted("opening")
