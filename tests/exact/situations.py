@@ -188,6 +188,7 @@ class Net(L.LightningModule):
         self.log("started", 1.0, reduce_fx="sum")
 
     def on_train_epoch_end(self) -> None:
+        self.kill("train epoch end", int(self.seen))
         self.log("last_of_cat", self.metrics["cat"].compute()[-1])
         self.log("cat_sum", self.metrics["cat"].compute().sum())
         self.metrics["cat"].reset()
@@ -325,7 +326,7 @@ WITH_WORKERS: dict[str, Any] = {
     "persistent workers": kept(train=lambda: noisy(**WORKERS)),
     "workers and a generator": kept(train=lambda: noisy(generator=torch.Generator().manual_seed(9), **WORKERS)),
     "validation's workers": kept(val=lambda: DataLoader(Noisy(6), batch_size=2, **WORKERS), val_check_interval=3),
-    "workers over a stream": kept(train=lambda: DataLoader(Stream(), batch_size=3, **WORKERS)),
+    "workers over a stream": kept(train=lambda: DataLoader(Stream(24), batch_size=3, **WORKERS)),
     "workers, one sample each": kept(train=lambda: DataLoader(Rows(), batch_size=None, shuffle=True, num_workers=2)),
     "own batches, persistent workers": kept(train=lambda: DataLoader(Noisy(), batch_sampler=OwnBatches(), **WORKERS)),
     "stateful persistent workers": kept(train=lambda: stateful(shuffle=True, **WORKERS)),

@@ -60,6 +60,10 @@ def test_so_does_one_that_is_killed_before_its_first_save(tmp_path, monkeypatch)
     check(monkeypatch, tmp_path, "validated within", [[("train", 0), ("train", 1)], [("val", 2)]], every=100)
 
 
+def test_so_does_one_that_is_killed_behind_its_last_step_or_was_finished(tmp_path, monkeypatch):
+    check(monkeypatch, tmp_path, "by steps", [[("train epoch end", 17)], [("train", 99)]])
+
+
 def test_its_weights_are_the_same_without_a_seed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data, first = torch.randn(8, 32), []

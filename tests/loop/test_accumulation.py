@@ -55,3 +55,40 @@ def test_a_schedule_of_epochs_is_another_wish():
     trainer = make_trainer(callbacks=GradientAccumulationScheduler({0: 2}), accumulate_across_epochs=True)
     with pytest.raises(MisconfigurationException, match="accumulate_across_epochs=True goes on over"):
         trainer.fit(Net(), numbers(3))
+
+
+class Saves(L.Callback):
+    """Saves at a moment of the second epoch, as a signal may."""
+
+    def __init__(self, moment: str) -> None:
+        self.moment = moment
+
+    def _save(self, moment: str, trainer: Any) -> None:
+        if moment == self.moment and (trainer.current_epoch == 1 or moment == "on_train_start"):
+            trainer.save_checkpoint(f"{moment}.ckpt")
+            self.moment = ""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._save("on_train_start", trainer)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._save("on_train_epoch_start", trainer)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._save("on_train_batch_start", trainer)
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        self._save("on_train_batch_end", trainer)
+
+
+@pytest.mark.parametrize("moment", ["on_train_epoch_start", "on_train_batch_start", "on_train_batch_end"])
+def test_gradients_that_wait_are_in_each_checkpoint(moment):
+    def fit(*callbacks: Any, ckpt_path: Any = None) -> Any:
+        module, options = Validated(lr=0.01), {"max_epochs": 4, "accumulate_grad_batches": 5}
+        trainer = make_trainer(callbacks=list(callbacks), accumulate_across_epochs=True, **options)
+        trainer.fit(module, numbers(3), numbers(1), ckpt_path=ckpt_path)
+        return module.layer.weight
+
+    whole = fit(Saves(moment))
+    assert torch.equal(fit(Saves("on_train_start"), ckpt_path=f"{moment}.ckpt"), whole)
+    assert torch.equal(fit(ckpt_path="on_train_start.ckpt"), whole)

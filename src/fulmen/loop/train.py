@@ -149,7 +149,8 @@ class TrainLoop:
         return False
 
     def finished(self) -> bool:
-        if self.reached_steps or (self.max_epochs != -1 and self.progress.epoch >= self.max_epochs):
+        under_way = self.same_run and self.resume is not None  # of the last step's epoch the end may be left
+        if (self.reached_steps and not under_way) or (self.max_epochs != -1 and self.progress.epoch >= self.max_epochs):
             return True
         return self.trainer.should_stop and self.may_stop() and self.resume is None
 
