@@ -128,3 +128,26 @@ def test_functions_of_whole_curves_and_of_sentences():
 
 def test_how_samples_of_many_labels_are_averaged_may_be_said():
     assert metrics.Precision(3, average="micro", mdmc_average="global")(LABELS, TARGET) == 0.75
+
+
+def test_hamming_distance_is_of_labels_or_of_scores_in_one_hot_form():
+    assert metrics.HammingDistance()(torch.tensor([[0, 1], [1, 1]]), torch.tensor([[0, 1], [0, 1]])) == 0.25
+    assert functional.hamming_distance(SCORES, TARGET).item() == pytest.approx(2 / 12)
+
+
+def test_true_and_false_positives_and_negatives():
+    x, y = torch.tensor([1, 2, 3]), torch.tensor([0, 2, 3])
+
+    assert functional.get_num_classes(x, y) == 4
+    assert [int(one) for one in functional.stat_scores(x, y, class_index=1)] == [0, 1, 2, 0, 0]
+    assert [one.tolist() for one in functional.stat_scores_multiple_classes(x, y)] == [
+        [0, 0, 1, 1], [0, 1, 0, 0], [2, 2, 2, 2], [1, 0, 0, 0], [1, 0, 1, 1]
+    ]  # fmt: skip
+    assert functional.stat_scores(x, y, reduce="macro", num_classes=4)[0].tolist() == [0, 0, 2, 1, 1]
+    assert functional.stat_scores(x, y).tolist() == [2, 1, 8, 1, 3]
+    assert functional.stat_scores(P, T).tolist() == [1, 1, 1, 1, 2]  # of the one class that probabilities are of
+
+
+def test_dice_score_leaves_out_the_background():
+    assert functional.dice_score(SCORES, TARGET).item() == pytest.approx((2 / 3 + 2 / 3) / 2)
+    assert functional.dice_score(SCORES, TARGET, bg=True).item() == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)

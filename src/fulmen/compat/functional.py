@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics.functional import explained_variance, image_gradients, mean_squared_log_error, r2_score, text
 from torchmetrics.utilities.compute import auc
@@ -23,14 +24,16 @@ def _once(kind: Callable[..., Any], by_class: bool = False) -> Callable[..., Any
             options["average"] = options.pop("class_reduction")
         options = {name: value for name, value in options.items() if name not in UNUSED}
         if by_class:
-            options["num_classes"] = _num_classes(preds, target) if num_classes is None else num_classes
+            options["num_classes"] = get_num_classes(preds, target) if num_classes is None else num_classes
         return kind(**options).to(preds.device)(preds, target)
 
     return function
 
 
-def _num_classes(preds: Tensor, target: Tensor) -> int:
-    """From the scores, else from the largest label."""
+def get_num_classes(preds: Tensor, target: Tensor, num_classes: int | None = None) -> int:
+    """As given, else from the scores, else from the largest label."""
+    if num_classes is not None:
+        return num_classes
     if preds.ndim == target.ndim + 1:
         return preds.shape[1]
     return int(max(labels(preds, target)[0].max(), target.max())) + 1
@@ -46,12 +49,41 @@ def bleu_score(translate_corpus: Any, reference_corpus: Any, *args: Any, **optio
     return text.bleu_score([" ".join(words) for words in translate_corpus], references, *args, **options)
 
 
+def stat_scores_multiple_classes(
+    pred: Tensor, target: Tensor, num_classes: int | None = None, *_: Any
+) -> tuple[Tensor, ...]:
+    """True and false positives, true and false negatives, and how often it is there: of each class."""
+    binary = pred.is_floating_point() and pred.ndim == target.ndim
+    counts = metrics.Recall(1 if binary else get_num_classes(pred, target, num_classes)).to(pred.device)
+    counts.update(pred, target)
+    right, predicted, present = counts.right.long(), counts.predicted.long(), counts.present.long()
+    return right, predicted - right, target.numel() - predicted - present + right, present - right, present
+
+
+def stat_scores(preds: Tensor, target: Tensor, class_index: Any = None, *_: Any, **options: Any) -> Any:
+    """The five numbers of one class; without one a tensor: of all classes in sum, or with reduce="macro" of each."""
+    scores = stat_scores_multiple_classes(preds, target, options.get("num_classes"))
+    if isinstance(class_index, int):
+        return tuple(score[class_index] for score in scores)
+    every = torch.stack(scores, -1)
+    return every if "macro" in (class_index, options.get("reduce")) else every.sum(0)
+
+
+def dice_score(
+    pred: Tensor, target: Tensor, bg: bool = False, nan_score: float = 0.0, no_fg_score: float = 0.0
+) -> Tensor:
+    """The mean over the classes, of which the first is left out without `bg`; absent ones have `no_fg_score`."""
+    right, wrong, _, missed, present = (score[1 - bg :] for score in stat_scores_multiple_classes(pred, target))
+    return torch.where(present > 0, 2 * right / (2 * right + wrong + missed), no_fg_score).mean()
+
+
 accuracy = _once(metrics.Accuracy)
 auroc = _once(metrics.AUROC)
 average_precision = _once(metrics.AveragePrecision)
 confusion_matrix = _once(metrics.ConfusionMatrix, by_class=True)
 f1 = _once(metrics.F1, by_class=True)
 fbeta = _once(metrics.FBeta, by_class=True)
+hamming_distance = _once(metrics.HammingDistance)
 iou = _once(metrics.IoU, by_class=True)
 mean_absolute_error = _once(metrics.MeanAbsoluteError)
 mean_squared_error = _once(metrics.MeanSquaredError)
@@ -64,8 +96,9 @@ roc = _once(metrics.ROC)
 ssim = _once(metrics.SSIM)
 
 __all__ = [
-    "accuracy", "auc", "auroc", "average_precision", "bleu_score", "confusion_matrix", "explained_variance", "f1",
-    "fbeta", "image_gradients", "iou", "mean_absolute_error", "mean_squared_error", "mean_squared_log_error",
-    "precision", "precision_recall", "precision_recall_curve", "psnr", "r2score", "recall", "roc", "ssim",
+    "accuracy", "auc", "auroc", "average_precision", "bleu_score", "confusion_matrix", "dice_score",
+    "explained_variance", "f1", "fbeta", "get_num_classes", "hamming_distance", "image_gradients", "iou",
+    "mean_absolute_error", "mean_squared_error", "mean_squared_log_error", "precision", "precision_recall",
+    "precision_recall_curve", "psnr", "r2score", "recall", "roc", "ssim", "stat_scores", "stat_scores_multiple_classes",
     "to_categorical", "to_onehot",
 ]  # fmt: skip

@@ -77,6 +77,18 @@ class Accuracy(Metric):
         return self.correct / self.total
 
 
+class HammingDistance(Accuracy):
+    """The share of wrong labels; of scores of classes, the share of wrong entries in their one-hot form."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        classes = preds.shape[1] if preds.ndim == target.ndim + 1 else 0
+        sides = labels(preds, target, self.threshold)
+        super().update(*((to_onehot(side, classes) for side in sides) if classes else sides))
+
+    def compute(self) -> Tensor:
+        return 1 - super().compute()
+
+
 class _Counts(Metric):
     """Counts for each class: rightly predicted, predicted, present. `num_classes=1`: of the positive class."""
 
@@ -221,10 +233,10 @@ ExplainedVariance = _as_it_was("ExplainedVariance", regression.ExplainedVariance
 R2Score = _as_it_was("R2Score", regression.R2Score)
 PSNR = _as_it_was("PSNR", image.PeakSignalNoiseRatio)
 SSIM = _as_it_was("SSIM", image.StructuralSimilarityIndexMeasure)
-Fbeta, IOU = FBeta, IoU
+Fbeta, IOU, MSE, MAE = FBeta, IoU, MeanSquaredError, MeanAbsoluteError
 
 __all__ = [
-    "AUROC", "F1", "IOU", "PSNR", "ROC", "SSIM", "Accuracy", "AveragePrecision", "ConfusionMatrix", "ExplainedVariance",
-    "FBeta", "Fbeta", "IoU", "MeanAbsoluteError", "MeanSquaredError", "MeanSquaredLogError", "Metric",
-    "MetricCollection", "Precision", "PrecisionRecallCurve", "R2Score", "Recall",
+    "AUROC", "F1", "IOU", "MAE", "MSE", "PSNR", "ROC", "SSIM", "Accuracy", "AveragePrecision", "ConfusionMatrix",
+    "ExplainedVariance", "FBeta", "Fbeta", "HammingDistance", "IoU", "MeanAbsoluteError", "MeanSquaredError",
+    "MeanSquaredLogError", "Metric", "MetricCollection", "Precision", "PrecisionRecallCurve", "R2Score", "Recall",
 ]  # fmt: skip

@@ -144,6 +144,8 @@ metrics.functional  0.8  1.5
 metrics.functional.classification  0.8  1.5
 metrics.metric  0.8  1.5  Metric=fulmen.compat.metrics:Metric MetricCollection=torchmetrics:MetricCollection
 metrics.regression  0.8  1.5
+metrics.utils  0.10  1.5  dim_zero_cat=torchmetrics.utilities.data:dim_zero_cat
+               select_topk=torchmetrics.utilities.data:select_topk to_onehot=fulmen.compat.metrics:to_onehot
 overrides  0.6  -
 overrides.distributed  1.0  -  UnrepeatedDistributedSampler
 overrides.data_parallel  0.6  2.0  LightningDistributedDataParallel=torch.nn.parallel:DistributedDataParallel
@@ -311,6 +313,7 @@ GONE = """
                            trainer.training_io trainer.training_tricks trainer.callback_hook trainer.lr_finder
 1.0  Metric                TensorMetric NumpyMetric metrics.sklearns
 1.2  strategy='ddp'        accelerators.ddp_accelerator DDPAccelerator accelerators.gpu_accelerator
+1.5  torchmetrics          StatScores BLEUScore RMSE RMSLE DiceCoefficient multiclass_roc embedding_similarity
 1.4  -                     RPCPlugin RPCSequentialPlugin core.grads plugins.native_amp
 1.6  -                     trainer.training_loop trainer.evaluation_loop trainer.properties
 1.8  -                     utilities.registry utilities.debugging ModelIO utilities.device_dtype_mixin
