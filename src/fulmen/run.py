@@ -207,6 +207,7 @@ class Run(Readout):
             del checkpoint
         assert self.train_loop is not None
         self.train_loop.same_run = same_run
+        self.train_loop.begins = path is None and (ckpt_path == "last" or self.options.resume == "auto")
         if same_run and (self.train_loop.resume or {}).get("should_stop"):
             rank_zero_info("The run had been asked to stop (early?) and ends. fit(ckpt_path=PATH) would train on.")
             self.should_stop = True

@@ -64,7 +64,9 @@ def test_so_does_one_that_is_killed_behind_its_last_step_or_was_finished(tmp_pat
     check(monkeypatch, tmp_path, "by steps", [[("train epoch end", 17)], [("train", 99)]])
 
 
-def test_its_weights_are_the_same_without_a_seed(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore:ckpt_path='last', but there is no checkpoint yet")
+@pytest.mark.parametrize(("resume", "ckpt_path"), [("auto", None), (None, "last")])
+def test_its_weights_are_the_same_without_a_seed(resume, ckpt_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data, first = torch.randn(8, 32), []
 
@@ -76,8 +78,8 @@ def test_its_weights_are_the_same_without_a_seed(tmp_path, monkeypatch):
             return super().training_step(batch, batch_idx)
 
     def start() -> None:
-        trainer = make_trainer(resume="auto", logger=CSVLogger("."), enable_checkpointing=True, log_every_n_steps=1)
-        trainer.fit(Unseeded(), DataLoader(data, shuffle=True))
+        trainer = make_trainer(resume=resume, logger=CSVLogger("."), enable_checkpointing=True, log_every_n_steps=1)
+        trainer.fit(Unseeded(), DataLoader(data, shuffle=True), ckpt_path=ckpt_path)
 
     with pytest.raises(Killed):
         start()

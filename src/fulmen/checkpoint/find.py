@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fulmen.trainer import Trainer
 
 INTERRUPTED = "interrupted.ckpt"
-"""What a signal makes a run save, and resume="auto" at the start: beside the callback's own files, gone at the end."""
+"""What a signal makes a run save, and its start if it shall go on: beside the callback's own files, gone at the end."""
 
 
 def resolve(trainer: Trainer, ckpt_path: Any) -> Any:

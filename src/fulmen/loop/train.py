@@ -67,6 +67,7 @@ class TrainLoop:
         self.ending = False  # whether its end is under way
         self.row_at = 0  # progress.stepped when the last row was written
         self.same_run = False  # whether a checkpoint is gone on from by the call that made it
+        self.begins = False  # whether that call would, but there is no checkpoint yet
         self.resume: dict[str, Any] | None = None  # what a checkpoint held, until the loop stands where it was taken
         self.logs_again: Callable[[], None] | None = None  # puts back what that checkpoint held of logged values
         self.before: dict[str, Any] | None = None  # while validation runs: what it moves until it is over
@@ -114,7 +115,7 @@ class TrainLoop:
         self.logs.enter(TRAIN_EPOCH)
         for hook in self.hooks.on_train_start:
             hook()
-        if self.trainer.options.resume == "auto" and self.resume is None and not self.progress.batches:
+        if self.begins and not self.progress.batches:
             find.save_beginning(self.trainer)
         while not self.finished():
             self.run_epoch()
