@@ -74,3 +74,39 @@ def test_a_bar_that_draws_by_itself_counts_its_batches():
 
         assert not isinstance(bar, TQDMProgressBar)
         assert bar.seen == [(1, 2), (2, 2)]
+
+
+def test_the_bar_of_training_had_another_name_and_may_be_set():
+    class Described(TQDMProgressBar):
+        def on_train_start(self, trainer, pl_module):
+            super().on_train_start(trainer, pl_module)
+            made.append(self.init_train_tqdm())
+            self.main_progress_bar = made[0]
+
+        def on_train_end(self, trainer, pl_module):
+            seen.extend([self.train_progress_bar, self.train_batch_idx])
+            super().on_train_end(trainer, pl_module)
+
+    made: list[Any] = []
+    seen: list[Any] = []
+    bars.complete(TQDMProgressBar)
+    fit(Described())
+
+    assert seen == [made[0], 2]
+    assert made[0].n == 2
+
+
+def test_a_bar_may_leave_out_what_the_module_says():
+    class Says(BoringModel):
+        def get_progress_bar_dict(self):
+            return {"v_num": 1, "own": 7}
+
+    class Less(TQDMProgressBar):
+        def get_metrics(self, trainer, pl_module):
+            found.append({k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"})
+            return found[-1]
+
+    found: list[Any] = []
+    L.Trainer(**QUIET | SMALL | {"enable_progress_bar": True}, callbacks=[Less()]).fit(Says())
+
+    assert found[-1] == {"own": 7}

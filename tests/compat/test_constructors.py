@@ -95,6 +95,14 @@ def test_a_ddp_plugin_was_told_what_the_trainer_knows():
     assert quiet(DDPStrategy, num_nodes=1, sync_batchnorm=False, find_unused_parameters=True).name == "ddp"
 
 
+def test_the_strategy_that_spawns_is_a_class_of_its_own():
+    spawning = quiet(constructors.DDPSpawnStrategy, find_unused_parameters=False)
+
+    assert (spawning.start_method, spawning.ddp_kwargs) == ("spawn", {"find_unused_parameters": False})
+    assert isinstance(DDPStrategy(start_method="spawn"), constructors.DDPSpawnStrategy)
+    assert not isinstance(DDPStrategy(), constructors.DDPSpawnStrategy)
+
+
 def test_a_subclass_and_a_pickle_work():
     class Mine(ModelCheckpoint):
         def __init__(self, **kwargs):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import wraps
+from operator import attrgetter
 from typing import Any
 
-from fulmen.callbacks import ProgressBar
+from fulmen.callbacks import ProgressBar, TQDMProgressBar
 from fulmen.warn import warn_once
 
 STAGES = {"train": "_seen", "val": "_eval_seen", "test": "_eval_seen", "predict": "_eval_seen"}
@@ -13,21 +14,22 @@ ENDS = ("on_train_batch_end", "on_validation_batch_end", "on_test_batch_end", "o
 TODAY = "ProgressBar, which drew with tqdm, is TQDMProgressBar today."
 
 
-def complete(_: Any = None) -> None:
-    """Once: give the base of the bars what it had."""
+def complete(found: Any = None) -> None:
+    """Once: give the base of the bars what it had, or tqdm's its old name of the bar of training."""
+    for stage, seen in STAGES.items():
+        setattr(ProgressBar, f"{stage}_batch_idx", property(attrgetter(seen)))
+    if found is TQDMProgressBar:
+        found.main_progress_bar = found.train_progress_bar  # type: ignore[attr-defined]
+        return
     if hasattr(ProgressBar.__init__, "__wrapped__"):
         return
     for name in ENDS:
         setattr(ProgressBar, name, _counting(vars(ProgressBar)[name]))
-    for stage, seen in STAGES.items():
-        setattr(ProgressBar, f"{stage}_batch_idx", property(lambda self, seen=seen: getattr(self, seen)))
     original = ProgressBar.__init__
 
     @wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         if type(self) is ProgressBar:
-            from fulmen.callbacks import TQDMProgressBar
-
             warn_once(TODAY)
             self.__class__ = TQDMProgressBar
             self.__init__(*args, **kwargs)
@@ -44,8 +46,6 @@ def _based(cls: Any, **_: Any) -> None:
     if ProgressBar in cls.__bases__ and (
         any(name.startswith("init_") for name in own) or not any(name.startswith(("on_", "draw_")) for name in own)
     ):
-        from fulmen.callbacks import TQDMProgressBar
-
         warn_once(TODAY)
         cls.__bases__ = tuple(TQDMProgressBar if base is ProgressBar else base for base in cls.__bases__)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from fulmen.strategy import DDPStrategy
 from fulmen.warn import warn_once
 
 RENAMED = {
@@ -15,6 +16,7 @@ RENAMED = {
     },
     "EarlyStopping": {},
     "DDPStrategy": {"num_nodes": "", "sync_batchnorm": ""},  # the Trainer knows
+    "DDPSpawnStrategy": {"num_nodes": "", "sync_batchnorm": ""},
 }  # fmt: skip
 """Old arguments and their names today; "" where the argument means nothing any more."""
 
@@ -68,3 +70,15 @@ def _filename(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         kwargs["filename"] = f"{prefix}-{kwargs.get('filename') or '{epoch}-{step}'}"
         warn_once(f"ModelCheckpoint(prefix={prefix!r}) is part of filename= today.")
     return args
+
+
+class _Spawning(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, DDPStrategy) and instance.start_method == "spawn"
+
+
+class DDPSpawnStrategy(DDPStrategy, metaclass=_Spawning):
+    """DDP in processes that each verb of the trainer starts for itself."""
+
+    def __init__(self, *args: Any, start_method: str = "spawn", **kwargs: Any) -> None:
+        super().__init__(*args, start_method=start_method, **kwargs)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from fulmen.callbacks.base import Callback
+from fulmen.callbacks.progress import ProgressBar
 from fulmen.compat import results
 from fulmen.datamodule import LightningDataModule
 from fulmen.hooks import CALLBACK_ONLY, LATE, SHARED, STEPS, accepts, check_step, overrides, positional
@@ -241,7 +242,7 @@ def complete(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, call
         from fulmen.compat.bases import take_old_log_arguments
 
         take_old_log_arguments()
-    _fill_bar(trainer, module)
+    _fill_bar(module)
 
 
 def _moments(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, callbacks: Sequence[Any]) -> None:
@@ -339,13 +340,24 @@ def mentions(module: Any, *names: str) -> bool:
     return not said.isdisjoint(names)
 
 
-def _fill_bar(trainer: Any, module: Any) -> None:
+def _fill_bar(module: Any) -> None:
     """get_progress_bar_dict, get_tqdm_dict: the module says what the bar shows beside its metrics."""
-    names = [n for n in ("get_tqdm_dict", "get_progress_bar_dict") if overrides(module, n, LightningModule)]
-    if names and trainer.progress_bar_callback is not None:
+    if names := _bar_hooks(module):
         warn_once(f"{type(module).__name__}.{names[-1]} is get_metrics of a ProgressBar callback today.")
-        shown = getattr(module, names[-1])
-        trainer.progress_bar_callback.get_metrics = lambda trainer, _: {**shown(), **trainer.progress_bar_metrics}
+        ProgressBar.get_metrics = _shown  # type: ignore[method-assign]
+
+
+def _bar_hooks(module: Any) -> list[str]:
+    return [n for n in ("get_tqdm_dict", "get_progress_bar_dict") if overrides(module, n, LightningModule)]
+
+
+_shown_today = ProgressBar.get_metrics
+
+
+def _shown(bar: ProgressBar, trainer: Any, pl_module: Any) -> dict[str, Any]:
+    names = _bar_hooks(pl_module)
+    own = getattr(pl_module, names[-1])() if names else _shown_today(bar, trainer, pl_module)
+    return {**own, **trainer.progress_bar_metrics}
 
 
 # ---- outside of the table

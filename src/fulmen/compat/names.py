@@ -29,6 +29,7 @@ fulmen.collection         apply_to_collection convert_tensors_to_scalars convert
                           recursive_detach
 fulmen.combined           CombinedLoader
 fulmen.compiled           from_compiled to_uncompiled
+fulmen.compat.constructors DDPSpawnStrategy
 fulmen.compat.functions   auto_move_data data_loader load get_filesystem _module_available
                           _convert_params _flatten_dict _sanitize_params _get_default_scheduler_config
 fulmen.compat.lite        LightningLite
@@ -151,7 +152,7 @@ overrides.distributed  1.0  -  UnrepeatedDistributedSampler
 overrides.data_parallel  0.6  2.0  LightningDistributedDataParallel=torch.nn.parallel:DistributedDataParallel
 plugins  1.0  -  Precision MixedPrecision HalfPrecision DoublePrecision PrecisionPlugin=Precision
          MixedPrecisionPlugin=MixedPrecision NativeMixedPrecisionPlugin=MixedPrecision
-         DoublePrecisionPlugin=DoublePrecision DDPPlugin=DDPStrategy DDPSpawnPlugin=DDPStrategy
+         DoublePrecisionPlugin=DoublePrecision DDPPlugin=DDPStrategy DDPSpawnPlugin=DDPSpawnStrategy
          TrainingTypePlugin=Strategy SingleDevicePlugin=SingleDeviceStrategy
          CheckpointIO TorchCheckpointIO AsyncCheckpointIO LayerSync TorchSyncBatchNorm
 plugins.ddp_plugin  1.0  1.2  DDPPlugin=DDPStrategy
@@ -182,17 +183,17 @@ plugins.precision.half  2.1  -  HalfPrecision
 plugins.precision.native_amp  1.2  2.0  NativeMixedPrecisionPlugin=MixedPrecision MixedPrecisionPlugin=MixedPrecision
 plugins.precision.precision  2.0  -  Precision
 plugins.precision.precision_plugin  1.2  2.0  PrecisionPlugin=Precision
-plugins.training_type  1.2  1.8  DDPPlugin=DDPStrategy DDPSpawnPlugin=DDPStrategy TrainingTypePlugin=Strategy
+plugins.training_type  1.2  1.8  DDPPlugin=DDPStrategy DDPSpawnPlugin=DDPSpawnStrategy TrainingTypePlugin=Strategy
                        SingleDevicePlugin=SingleDeviceStrategy
 plugins.training_type.ddp  1.2  1.8  DDPPlugin=DDPStrategy
-plugins.training_type.ddp_spawn  1.2  1.8  DDPSpawnPlugin=DDPStrategy
+plugins.training_type.ddp_spawn  1.2  1.8  DDPSpawnPlugin=DDPSpawnStrategy
 root_module  0.5  0.8
 root_module.decorators  0.5  0.8  data_loader
 root_module.root_module  0.5  0.8  LightningModule
-strategies  1.6  -  Strategy SingleDeviceStrategy ParallelStrategy DDPStrategy DDPSpawnStrategy=DDPStrategy
+strategies  1.6  -  Strategy SingleDeviceStrategy ParallelStrategy DDPStrategy DDPSpawnStrategy
             StrategyRegistry STRATEGY_REGISTRY=StrategyRegistry
 strategies.ddp  1.6  -  DDPStrategy
-strategies.ddp_spawn  1.6  2.0  DDPSpawnStrategy=DDPStrategy
+strategies.ddp_spawn  1.6  2.0  DDPSpawnStrategy
 strategies.parallel  1.6  -  ParallelStrategy
 strategies.single_device  1.6  -  SingleDeviceStrategy
 strategies.strategy  1.6  -  Strategy
@@ -267,9 +268,11 @@ COMPLETED = {
     "fulmen.callbacks:ModelCheckpoint": "constructors",
     "fulmen.callbacks:EarlyStopping": "constructors",
     "fulmen.callbacks:ProgressBar": "bars",
+    "fulmen.callbacks:TQDMProgressBar": "bars",
     "fulmen.loggers:Logger": "loggers",
     "fulmen.compat.loggers:LoggerCollection": "loggers",
     "fulmen.strategy:DDPStrategy": "constructors",
+    "fulmen.compat.constructors:DDPSpawnStrategy": "constructors",
 }
 """Classes of which old code expects more than they have today, with the module here that adds it at first use."""
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def _bar_of(stage: str) -> Any:
-    """tqdm's bar that draws a stage."""
-    return property(lambda self: self._bar(stage))
+    """tqdm's bar that draws a stage; it is made when it is first needed, or set."""
+    return property(lambda self: self._bar(stage), lambda self, bar: self._bars.update({stage: bar}))
 
 
 class TQDMProgressBar(ProgressBar):
@@ -49,6 +49,10 @@ class TQDMProgressBar(ProgressBar):
     def val_progress_bar(self) -> tqdm:
         """That of the sanity check too."""
         return self._bar("sanity_check" if "sanity_check" in self._bars else "validate")
+
+    @val_progress_bar.setter
+    def val_progress_bar(self, bar: tqdm) -> None:
+        self._bars["sanity_check" if "sanity_check" in self._bars else "validate"] = bar
 
     def _bar(self, stage: str) -> tqdm:
         if stage not in self._bars:
