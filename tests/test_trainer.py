@@ -499,6 +499,8 @@ def test_numbers_of_batches():
     assert trainer.num_val_batches == [1, 4]
     assert trainer.num_sanity_val_batches == [1, 2]
     assert trainer.val_check_batch == 3
+    trainer.test(trainer.lightning_module, numbers(2), verbose=False)
+    assert (trainer.num_val_batches, trainer.num_test_batches) == ([1, 4], [2])
     trainer.fit(Net(), DataLoader(Stream()))
     assert trainer.num_training_batches == 3
     trainer = make_trainer()

@@ -90,7 +90,7 @@ def check(arguments: dict[str, Any]) -> Options:
 
 def unknown(name: str, older: Iterable[str] = ()) -> TypeError:
     """The error for an argument that the Trainer does not have."""
-    others = nearest(name, NAMES) or nearest(name, older) or " See help(fulmen.Trainer) for all."
+    others = nearest(name, NAMES) or nearest(name.removeprefix("num_"), older) or " See help(fulmen.Trainer) for all."
     return TypeError(f"Trainer has no argument {name!r}.{others}")
 
 

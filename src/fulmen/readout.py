@@ -67,8 +67,8 @@ def _counts(stage: str) -> Any:
     """How many batches of each loader a validation or a test takes."""
 
     def read(self: Readout) -> list[int | float]:
-        loop = self.evaluation
-        return list(loop.counts) if loop is not None and loop.stage == stage else []
+        loops = (self.evaluation, self.train_loop and self.train_loop.validation)
+        return next((list(loop.counts) for loop in loops if loop is not None and loop.stage == stage), [])
 
     return property(read)
 

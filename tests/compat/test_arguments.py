@@ -234,7 +234,13 @@ def test_test_loaders_given_to_fit_are_left_out_with_a_word():
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("gpu", "gpus"), ("max_epoch", "max_epochs"), ("early_stopping_callback", "early_stop_callback")]
+    ("name", "near"),
+    [
+        ("gpu", "gpus"),
+        ("num_gpus", "gpus"),
+        ("max_epoch", "max_epochs"),
+        ("early_stopping_callback", "early_stop_callback"),
+    ],
 )
 def test_an_argument_of_no_time_is_an_error_that_names_the_nearest(name, near):
     with pytest.raises(TypeError, match=rf"no argument '{name}'. Did you mean '{near}'"):
