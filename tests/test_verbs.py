@@ -85,6 +85,17 @@ def test_steps_of_validation_are_counted_from_behind_the_sanity_check():
     assert [step for step, row in rows.rows if "v" in row] == [0, 1, 2]
 
 
+def test_a_validation_between_two_steps_has_the_row_of_the_next():
+    class Logging(Adaptive):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("v", 1.0)
+
+    rows = Rows()
+    options = {"logger": rows, "log_every_n_steps": 0, "accumulate_grad_batches": 4, "val_check_interval": 5}
+    make_trainer(**options).fit(Logging(), numbers(15), numbers(1))
+    assert [step for step, row in rows.rows if "v" in row] == [1, 2, 3]  # batches 4 and 9 are in a window, 14 ends one
+
+
 @pytest.mark.parametrize("name", ["training", "validating", "testing", "predicting", "sanity_checking"])
 def test_the_stage_can_be_set(name):
     trainer = make_trainer()

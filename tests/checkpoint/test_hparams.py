@@ -172,11 +172,11 @@ def test_mistakes_are_named():
 
 def test_an_attribute_dict_is_a_dict_with_attributes():
     items = AttributeDict(lr=0.1, name="x")
-    items.new = 1
+    items.a = 1
     del items.lr
-    assert items == {"name": "x", "new": 1}
-    assert repr(items) == '"name": x\n"new":  1'
-    assert {"name", "new"} <= set(dir(items))
+    assert items == {"name": "x", "a": 1}
+    assert repr(items) == '"a":    1\n"name": x'
+    assert {"name", "a"} <= set(dir(items))
 
 
 # ---- plain data

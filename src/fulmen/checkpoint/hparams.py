@@ -45,7 +45,7 @@ class AttributeDict(dict[str, Any]):
 
     def __repr__(self) -> str:
         width = max((len(str(name)) for name in self), default=0) + 3
-        return "\n".join(f'"{name}":'.ljust(width) + f" {value}" for name, value in self.items())
+        return "\n".join(f'"{name}":'.ljust(width) + f" {self[name]}" for name in sorted(self, key=str))
 
 
 class HyperparametersMixin:

@@ -139,7 +139,7 @@ class EvaluateLoop:
             if bad:
                 check_weights(self.module, f"training, where validation gave {bad[0]}={read(self.row)[bad[0]]},")
         if not self.sanity:
-            step = trainer.progress.stepped - (1 if self.inside_fit else 0)
+            step = trainer.progress.stepped - (self.inside_fit and trainer.step.stepping)
             rows.write(trainer.loggers, self.row, step, trainer.current_epoch)
         trainer.logs.enter(None)
         with self.context():
