@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from exact.situations import Killed, fit, remains
 
-STEPS = 600
+STEPS = 1000
 OPTIONS: dict[str, Any] = {"max_epochs": -1, "max_steps": STEPS, "every": 5, "accumulate_grad_batches": 2}
 
 
