@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -93,13 +93,28 @@ class Keeping(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         self._settle(trainer)
         metrics = self._candidates(trainer, trainer.metrics_of_rank_zero)
-        path, evicted, before = "", [""], self.state_dict()
         if self.save_top_k and self.monitor is None:
-            path, evicted = self._follow(trainer, metrics)
+            self._put(trainer, metrics, self._follow)
         elif self.save_top_k and self.check_monitor_top_k(trainer, metrics[self.monitor]):  # type: ignore[index]
-            path, evicted = self._enter(trainer, metrics)
-        elif self.save_top_k or not self.save_last:
-            return
+            self._update_best_and_save(metrics[self.monitor], trainer, metrics)  # type: ignore[index]
+        elif self.save_last and not self.save_top_k:
+            self._put(trainer, metrics, lambda *_: ("", []))
+
+    # The next three are called where what they do is due, so that subclasses may do more, or otherwise.
+
+    def _update_best_and_save(self, current: Tensor, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        self._put(trainer, monitor_candidates, self._enter)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        trainer.save_checkpoint(filepath, self.save_weights_only)
+
+    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        trainer.strategy.remove_checkpoint(filepath)
+
+    def _put(self, trainer: Trainer, metrics: dict[str, Tensor], place: Callable[..., tuple[str, list[str]]]) -> None:
+        """Save at the place that there is for the file among the others, and delete those that it drives out."""
+        before = self.state_dict()
+        path, evicted = place(trainer, metrics)
         self._progress["evicted"] = [old for old in evicted if old not in ("", path)]
         try:
             save = self._write(trainer, path, self._next_last(trainer), self._is_async)
@@ -239,12 +254,12 @@ class Keeping(Checkpoint):
             if self.last_model_path not in ("", last):
                 self._progress["evicted"] = [*self._progress["evicted"], self.last_model_path]
             self.last_model_path = last
-        if beside:
+        if beside and not self._saves_otherwise():
             return self._begin(trainer, path, last)
         if path:
-            trainer.save_checkpoint(path, self.save_weights_only)
+            self._save_checkpoint(trainer, path)
         if last and not (path and self._repeat(trainer, path, last)):
-            trainer.save_checkpoint(last, self.save_weights_only)
+            self._save_checkpoint(trainer, last)
         return None
 
     def _begin(self, trainer: Trainer, path: str, last: str) -> Save | None:
@@ -265,6 +280,8 @@ class Keeping(Checkpoint):
 
     def _repeat(self, trainer: Trainer, path: str, last: str) -> bool:
         """Copy or link the file at `path` to `last`, if it is a plain file on a disk of rank zero."""
+        if self._saves_otherwise() and self.save_last != "link":
+            return False
         plain = trainer.strategy.broadcast(not places.is_remote(path) and os.path.isfile(path))
         if plain and trainer.is_global_zero:
             files.repeat(path, last, link=self.save_last == "link")
@@ -275,7 +292,10 @@ class Keeping(Checkpoint):
         paths, self._progress["evicted"] = self._progress["evicted"], []
         for path in paths if trainer.is_global_zero else ():
             if self._is_own(path):
-                trainer.strategy.remove_checkpoint(path)
+                self._remove_checkpoint(trainer, path)
+
+    def _saves_otherwise(self) -> bool:
+        return type(self)._save_checkpoint is not Keeping._save_checkpoint
 
     def _is_own(self, path: str) -> bool:
         """Whether `path` may be deleted: a checkpoint in this callback's folder, whatever a restored state says."""

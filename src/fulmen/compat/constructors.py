@@ -30,6 +30,7 @@ def complete(found: Any) -> None:
     if kind == "ModelCheckpoint":
         found.kth_best_model = property(lambda self: self.kth_best_model_path)
         found.best = property(lambda self: self.best_model_score)
+        found._monitor_candidates = found._candidates
 
     @wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fulmen.device import find_usable_cuda_devices
+from fulmen.device import choose, find_usable_cuda_devices
 from fulmen.errors import MisconfigurationException
 from fulmen.warn import warn_once
 
@@ -138,3 +138,13 @@ def _in_words(asked: Any) -> str:
     if asked == -1:
         return "all GPUs"
     return f"the GPUs {asked}" if isinstance(asked, list) else f"{asked} GPU{'s' if asked > 1 else ''}"
+
+
+class AskedDevices:
+    """What two of Trainer's arguments mean on this machine, for libraries that ask before they make a trainer."""
+
+    def __init__(self, devices: Any = "auto", accelerator: Any = "auto") -> None:
+        self.accelerator, found = choose(accelerator, devices)
+        self._accelerator_flag = self.accelerator.name()
+        on_cpu = self._accelerator_flag == "cpu"
+        self._devices_flag = len(found) if on_cpu else [device.index or 0 for device in found]

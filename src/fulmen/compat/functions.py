@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from inspect import getfullargspec, unwrap
 from typing import Any
 
 import torch
@@ -46,6 +47,21 @@ def _module_available(module_path: str) -> bool:
         return find_spec(module_path) is not None
     except ModuleNotFoundError:
         return False
+
+
+def rank_prefixed_message(message: str, rank: int | None) -> str:
+    """The message with the rank that says it."""
+    return message if rank is None else f"[rank: {rank}] {message}"
+
+
+def is_param_in_hook_signature(
+    hook_fx: Callable[..., Any], param: str, explicit: bool = False, min_args: int | None = None
+) -> bool:
+    """Whether a method takes `param` by name or, unless `explicit`, in `*args` or as one of `min_args` arguments."""
+    spec = getfullargspec(unwrap(hook_fx))
+    taken = spec.args[1:]
+    enough = spec.varargs is not None or (min_args is not None and len(taken) >= min_args)
+    return param in taken or (enough and not explicit)
 
 
 def _convert_params(params: Any) -> dict[str, Any]:

@@ -30,8 +30,9 @@ fulmen.collection         apply_to_collection convert_tensors_to_scalars convert
 fulmen.combined           CombinedLoader
 fulmen.compiled           from_compiled to_uncompiled
 fulmen.compat.constructors DDPSpawnStrategy
-fulmen.compat.functions   auto_move_data data_loader load get_filesystem _module_available
+fulmen.compat.functions   auto_move_data data_loader load get_filesystem _module_available rank_prefixed_message
                           _convert_params _flatten_dict _sanitize_params _get_default_scheduler_config
+                          is_param_in_hook_signature
 fulmen.compat.lite        LightningLite
 fulmen.compat.loggers     LoggerCollection TestTubeLogger
 fulmen.compat.names       VERSION
@@ -120,7 +121,7 @@ core.mixins.hparams_mixin  1.3  -  HyperparametersMixin
 core.module  1.7  -  LightningModule
 core.optimizer  1.1  -  LightningOptimizer
 core.root_module  0.6  0.8  LightningModule
-core.saving  0.7  -  load_hparams_from_yaml save_hparams_to_yaml
+core.saving  0.7  -  load_hparams_from_yaml save_hparams_to_yaml get_filesystem
 core.step_result  0.9  1.4  EvalResult TrainResult
 demos  1.5  -  BoringModel BoringDataModule DemoModel
 demos.boring_classes  1.7  -  BoringModel ManualOptimBoringModel BoringDataModule BoringDataModuleNoLen DemoModel
@@ -198,6 +199,8 @@ strategies.parallel  1.6  -  ParallelStrategy
 strategies.single_device  1.6  -  SingleDeviceStrategy
 strategies.strategy  1.6  -  Strategy
 trainer  0.5  -  Trainer seed_everything
+trainer.connectors  0.9  -
+trainer.connectors.accelerator_connector  0.9  -  _AcceleratorConnector=fulmen.compat.devices:AskedDevices
 trainer.seed  0.8  0.9  seed_everything
 trainer.states  0.9  -  TrainerFn RunningStage TrainerState TrainerStatus
 trainer.supporters  0.7  2.0  CombinedLoader
@@ -237,8 +240,9 @@ utilities.parameter_tying  1.8  -  find_shared_parameters set_shared_parameters
 utilities.parsing  0.7  -  AttributeDict clean_namespace collect_init_args get_init_args is_picklable lightning_getattr
                    lightning_hasattr lightning_setattr parse_class_init_keys save_hyperparameters
 utilities.rank_zero  1.6  -  rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation
-                     LightningDeprecationWarning
+                     LightningDeprecationWarning rank_prefixed_message
 utilities.seed  0.9  -  seed_everything reset_seed isolate_rng pl_worker_init_function
+utilities.signature_utils  1.6  -  is_param_in_hook_signature
 utilities.types  1.2  -  STEP_OUTPUT TRAIN_DATALOADERS EVAL_DATALOADERS EPOCH_OUTPUT OptimizerLRScheduler
                  OptimizerConfig OptimizerLRSchedulerConfig LRSchedulerConfig LRSchedulerConfigType LRSchedulerTypeUnion
                  LRSchedulerTypeTuple _METRIC _PATH _EVALUATE_OUTPUT _PREDICT_OUTPUT _NUMBER _DEVICE _LRScheduler
@@ -331,7 +335,9 @@ GONE = """
 2.1  configure_model       utilities.meta
 2.4  -                     app store
 -    the_package_litdata   data
--    the_Trainer's_own_attributes  trainer.connectors trainer.call strategies.launchers
+-    the_Trainer's_own_attributes  trainer.call strategies.launchers trainer.connectors.data_connector
+                                trainer.connectors.logger_connector trainer.connectors.checkpoint_connector
+                                trainer.connectors.callback_connector trainer.connectors.signal_connector
 -    the_file_itself,_which_Fulmen_reads_as_it_is  utilities.migration utilities.upgrade_checkpoint
 2.0  plain_Python_loops    Loop FitLoop EvaluationLoop TrainingEpochLoop PredictionLoop loops loops.base loops.fit_loop
 """
