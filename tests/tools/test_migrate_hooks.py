@@ -261,3 +261,41 @@ def test_what_only_an_old_base_class_has_keeps_its_import():
     )
     assert new.splitlines()[1:3] == ["from fulmen import Trainer", "from pytorch_lightning import LightningModule"]
     assert len(notes) == 2
+
+
+def test_the_import_stays_of_the_class_at_the_root():
+    new, notes = after(
+        """
+        import pytorch_lightning as pl
+        class Net(pl.LightningModule): pass
+        class More(Net):
+            def get_progress_bar_dict(self):
+                return super().get_progress_bar_dict()
+        class Data(pl.LightningDataModule): pass
+        data = Data.from_argparse_args(args)
+        print(data.size())
+        """
+    )
+    assert "import pytorch_lightning as pl" in new
+    assert any("super().get_progress_bar_dict(...) is left" in note for note in notes)
+    assert any("data.size is left" in note for note in notes)
+
+
+def test_what_a_callback_of_today_has_may_be_called():
+    new, notes = after(
+        """
+        from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+        class Bar(TQDMProgressBar):
+            def init_train_tqdm(self):
+                return super().init_train_tqdm()
+            def on_train_end(self, *args):
+                super().on_train_end(*args)
+                self.main_progress_bar.close()
+        class Named(ModelCheckpoint):
+            def format_checkpoint_name(self, *args, **kwargs):
+                return super().format_checkpoint_name(*args, **kwargs)
+        """
+    )
+    assert notes == []
+    assert "from fulmen.callbacks import ModelCheckpoint, TQDMProgressBar" in new
+    assert "self.train_progress_bar.close()" in new

@@ -232,6 +232,26 @@ def test_the_end_of_training_has_whole_losses_under_accumulation(monkeypatch):
     assert new.endswith("\n        self.training_step_outputs = []")  # in the hook that was there
 
 
+def test_the_line_goes_into_a_hook_that_gets_todays_name_too(monkeypatch):
+    new = same(
+        """
+        class Net(Base):
+            def training_step(self, batch, batch_idx):
+                return self.layer(batch).mean()
+
+            def training_epoch_end(self, outputs):
+                self.log("mean", torch.stack([x["loss"] for x in outputs]).mean() + self.started)
+
+            def on_epoch_start(self):
+                self.started = self.current_epoch
+
+        result = fit(Net())
+        """,
+        monkeypatch,
+    )
+    assert new.count("def on_train_epoch_start(self):") == 1
+
+
 def test_an_end_that_does_not_read_its_outputs_only_changes_its_name(monkeypatch):
     new = same(
         """

@@ -6,7 +6,7 @@ from typing import Any
 
 import libcst as cst
 
-from fulmen.compat.hooks import ENDS
+from fulmen.compat.hooks import ENDS, MOMENTS
 from fulmen.tools.migrate.classes import Owner, is_open, method, owners, parameters, starting_with, uses, without
 from fulmen.tools.migrate.returned import calls_of, logged, returned
 from fulmen.tools.migrate.script import OpenError, Script, literal
@@ -76,7 +76,7 @@ class End:
             (len(outputs) != 1 or is_open(self.function), "its arguments are no plain (self, outputs)"),
             (len(names & self.owner.methods.keys()) > 1, "there are two such hooks"),
             (names & called, "it is called by other code"),
-            (end in self.owner.methods, f"there is {end} as well"),
+            (self._named(end), f"there is {' and '.join(self._named(end))} as well"),
             (hooks & modules, "another class of the file has hooks of the same moments"),
             (
                 callbacks & {end, "on_epoch_end"},
@@ -88,6 +88,10 @@ class End:
         ):
             if wrong:
                 raise OpenError(reason)
+
+    def _named(self, hook: str) -> list[str]:
+        """The class's own hooks that have this name, or will have it today."""
+        return [name for name in self.owner.methods if hook in (name, *MOMENTS.get(name, ())[:1])]
 
     def _step(self) -> cst.FunctionDef:
         """The step of the class or of its bases in the file."""
@@ -140,7 +144,7 @@ class End:
     def _hook(self, when: str, given: list[str], line: str) -> list[Any]:
         """A hook with a line; nothing where the hook is there already and gets the line."""
         name = f"on_{self.stage}_{when}"
-        own = self.owner.methods.get(name)
+        own = self.owner.methods.get(next(iter(self._named(name)), name))
         if own is None:
             line = line.replace("\n", "\n    ")
             return [method(f"def {name}({', '.join(['self', *given])}):\n    {line}\n")]

@@ -7,6 +7,7 @@ from typing import Any
 
 import libcst as cst
 
+from fulmen import callbacks
 from fulmen.callbacks.base import Callback
 from fulmen.compat.hooks import MOMENTS, SIGNATURES, SOURCES, SPELLED
 from fulmen.datamodule import LightningDataModule
@@ -92,7 +93,11 @@ def _signature(script: Script, owner: Owner, name: str) -> None:
 
 def _old_calls(script: Script, owner: Owner) -> None:
     """`self.manual_backward(loss, optimizer)`, and what only the base class of an old import has."""
-    base = BASES[owner.kind]
+    root, above = owner, {one.name: one for one in owners(script)}
+    while (name := script.code(root.base)) in above:
+        root = above.pop(name)
+    home = script.home(root.base)
+    base = getattr(callbacks, home.removeprefix("fulmen.callbacks:"), BASES[owner.kind])
     for call in script.all(cst.Call, owner.node):
         code, args = script.code(call.func), [arg for arg in call.args if not arg.star]
         named = {arg.keyword.value: arg for arg in args if arg.keyword}
@@ -100,13 +105,17 @@ def _old_calls(script: Script, owner: Owner) -> None:
             places = [i for i, arg in enumerate(args) if i and "opt" in script.code(arg)]
             script.edit(call, lambda old, places=places: _without_args(old, places))
         hook = getattr(base, code.removeprefix("super()."), None)
-        if code.startswith("super().") and not _takes(hook, len(args) - len(named), named):
-            script.leave(call, f"{code}(...) is left, and with it the import of its base class.", keep=owner.base)
+        known = hook is not None and len(args) < len(call.args)  # what *args holds is not seen
+        if code.startswith("super().") and not known and not _takes(hook, len(args) - len(named), named):
+            script.leave(call, f"{code}(...) is left, and with it the import of its base class.", keep=root.base)
     for node in script.all(cst.Attribute):
         made: Any = [*script.assigned[script.code(node.value)], node][0]
-        of_class = owner.name in (script.code(node.value), script.code(made.func) if isinstance(made, cst.Call) else "")
+        maker = script.code(made.func).partition(".")[0] if isinstance(made, cst.Call) else ""
+        of_class = owner.name in (script.code(node.value), maker)
+        if home.startswith("fulmen.callbacks:") and script.code(node) == "self.main_progress_bar":
+            script.replace(node, "self.train_progress_bar")
         if of_class and node.attr.value in OLD and node.attr.value not in owner.methods:
-            script.leave(node, f"{script.code(node)} is left, and with it the import of its class.", keep=owner.base)
+            script.leave(node, f"{script.code(node)} is left, and with it the import of its class.", keep=root.base)
 
 
 def _takes(function: Any, count: int, named: dict[str, Any]) -> bool:

@@ -139,8 +139,9 @@ class Script:
 
 
 def _is_ours(node: cst.CSTNode) -> bool:
-    """Whether a node is an import of Fulmen's."""
-    return isinstance(node, (cst.Import, cst.ImportFrom)) and "fulmen" in cst.Module([]).code_for_node(node)
+    """Whether a node is an import of Fulmen's, or an old one that stays."""
+    code = cst.Module([]).code_for_node(node) if isinstance(node, (cst.Import, cst.ImportFrom)) else ""
+    return "fulmen" in code or "lightning" in code
 
 
 class _Edits(cst.CSTTransformer):
