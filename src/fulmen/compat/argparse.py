@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from argparse import ArgumentParser, Namespace
 from ast import literal_eval
-from collections.abc import Callable
 from typing import Any
 
 from fulmen.compat import loaders, loggers
@@ -63,12 +62,7 @@ def value(text: str) -> Any:
     return spelled if spelled is None or isinstance(spelled, (bool, int, float)) else text
 
 
-TRAINER: tuple[Callable[..., Any], ...] = (
-    add_argparse_args,
-    from_argparse_args,
-    parse_argparser,
-    get_deprecated_arg_names,
-)
+TRAINER: Any = (add_argparse_args, from_argparse_args, parse_argparser, get_deprecated_arg_names)
 
 
 def complete(found: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -145,7 +146,7 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "weights_save_path": ("trainer.default_root_dir", lambda t: t.default_root_dir),
     "resume_from_checkpoint": (
         "trainer.ckpt_path",
-        lambda t: next((one.path for one in t.callbacks if type(one).__name__ == "Resume"), None),
+        lambda t: next((c.path for c in t.callbacks if hasattr(c, "of_run")), None),
     ),
     "should_rank_save_checkpoint": ("trainer.is_global_zero", lambda t: t.is_global_zero),
     "reset_train_dataloader": ("trainer.estimated_stepping_batches", _load_training_data),
@@ -164,17 +165,13 @@ MODULE: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "use_ddp": ("self.trainer.strategy", lambda m: isinstance(m.trainer.strategy, DDPStrategy)),
     "use_amp": ("self.trainer.precision", lambda m: m.trainer.precision_plugin.autocasts),
     "precision": ("self.trainer.precision", lambda m: m.trainer.precision),
-    "summarize": (
-        "fulmen.summary.summarize(self)",
-        lambda m: lambda mode="top", max_depth=None: _summary(m, mode, max_depth),
-    ),
+    "summarize": ("fulmen.summary.summarize(self)", lambda m: partial(_summary, m)),
     "model_size": ("fulmen.summary.summarize(self).model_size", lambda m: summarize(m).model_size),
     "grad_norm": ("fulmen.parameters.grad_norm", lambda m: lambda norm_type: grad_norm(m, norm_type)),
-    "get_progress_bar_dict": (
-        "self.trainer.progress_bar_metrics",
-        lambda m: lambda: dict(m.trainer.progress_bar_metrics),
+    **dict.fromkeys(
+        ("get_progress_bar_dict", "get_tqdm_dict"),
+        ("self.trainer.progress_bar_metrics", lambda m: lambda: dict(m.trainer.progress_bar_metrics)),
     ),
-    "get_tqdm_dict": ("self.trainer.progress_bar_metrics", lambda m: lambda: dict(m.trainer.progress_bar_metrics)),
 }
 
 
@@ -221,5 +218,5 @@ def _step_and_clear(optimizer: Any, *_: Any, optimizer_closure: Callable[[], Any
     optimizer.zero_grad()
 
 
-def _summary(module: Any, mode: str | None, max_depth: int | None) -> Any:
+def _summary(module: Any, mode: str | None = "top", max_depth: int | None = None) -> Any:
     return summarize(module, max_depth=max_depth if max_depth is not None else -1 if mode == "full" else 1)

@@ -32,10 +32,8 @@ def _once(kind: Callable[..., Any], by_class: bool = False) -> Callable[..., Any
 
 def get_num_classes(preds: Tensor, target: Tensor, num_classes: int | None = None) -> int:
     """As given, else from the scores, else from the largest label."""
-    if num_classes is not None:
-        return num_classes
-    if preds.ndim == target.ndim + 1:
-        return preds.shape[1]
+    if num_classes is not None or preds.ndim == target.ndim + 1:
+        return num_classes or preds.shape[1]
     return int(max(labels(preds, target)[0].max(), target.max())) + 1
 
 
@@ -49,9 +47,7 @@ def bleu_score(translate_corpus: Any, reference_corpus: Any, *args: Any, **optio
     return text.bleu_score([" ".join(words) for words in translate_corpus], references, *args, **options)
 
 
-def stat_scores_multiple_classes(
-    pred: Tensor, target: Tensor, num_classes: int | None = None, *_: Any
-) -> tuple[Tensor, ...]:
+def stat_scores_multiple_classes(pred: Tensor, target: Tensor, num_classes: int | None = None) -> tuple[Tensor, ...]:
     """True and false positives, true and false negatives, and how often it is there: of each class."""
     binary = pred.is_floating_point() and pred.ndim == target.ndim
     counts = metrics.Recall(1 if binary else get_num_classes(pred, target, num_classes)).to(pred.device)
@@ -69,11 +65,9 @@ def stat_scores(preds: Tensor, target: Tensor, class_index: Any = None, *_: Any,
     return every if "macro" in (class_index, options.get("reduce")) else every.sum(0)
 
 
-def dice_score(
-    pred: Tensor, target: Tensor, bg: bool = False, nan_score: float = 0.0, no_fg_score: float = 0.0
-) -> Tensor:
+def dice_score(pred: Tensor, target: Tensor, bg: bool = False, no_fg_score: float = 0.0, **_: Any) -> Tensor:
     """The mean over the classes, of which the first is left out without `bg`; absent ones have `no_fg_score`."""
-    right, wrong, _, missed, present = (score[1 - bg :] for score in stat_scores_multiple_classes(pred, target))
+    right, wrong, absent, missed, present = (score[1 - bg :] for score in stat_scores_multiple_classes(pred, target))
     return torch.where(present > 0, 2 * right / (2 * right + wrong + missed), no_fg_score).mean()
 
 

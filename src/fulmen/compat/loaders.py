@@ -21,11 +21,10 @@ def complete(trainer: Any) -> None:
     members = {
         DataLoader: {"__getitem__": _of_a_list, "loaders": property(_loaders)},
         CombinedLoader: {
-            "loaders": property(lambda self: self.iterables),
-            "dataset": property(_datasets),
+            "loaders": property(lambda self: self.iterables), "dataset": property(_datasets),
             "__getitem__": lambda self, key: self.iterables[key],
         },
-    }
+    }  # fmt: skip
     for kind, added in members.items():
         for name, member in added.items():
             setattr(kind, name, member)

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-def _bar_of(stage: str) -> Any:
-    """tqdm's bar that draws a stage; it is made when it is first needed, or set."""
-    return property(lambda self: self._bar(stage), lambda self, bar: self._bars.update({stage: bar}))
+def _bar_of(stage: str, before: str = "") -> Any:
+    """tqdm's bar that draws a stage, or what came `before` it; it is made when it is first needed, or set."""
+
+    def drawn(self: TQDMProgressBar) -> str:
+        return before if before in self._bars else stage
+
+    return property(lambda self: self._bar(drawn(self)), lambda self, bar: self._bars.update({drawn(self): bar}))
 
 
 class TQDMProgressBar(ProgressBar):
@@ -42,17 +46,9 @@ class TQDMProgressBar(ProgressBar):
         return {**super().__getstate__(), "_bars": {}}
 
     train_progress_bar: tqdm = _bar_of("train")
+    val_progress_bar: tqdm = _bar_of("validate", "sanity_check")
     test_progress_bar: tqdm = _bar_of("test")
     predict_progress_bar: tqdm = _bar_of("predict")
-
-    @property
-    def val_progress_bar(self) -> tqdm:
-        """That of the sanity check too."""
-        return self._bar("sanity_check" if "sanity_check" in self._bars else "validate")
-
-    @val_progress_bar.setter
-    def val_progress_bar(self, bar: tqdm) -> None:
-        self._bars["sanity_check" if "sanity_check" in self._bars else "validate"] = bar
 
     def _bar(self, stage: str) -> tqdm:
         if stage not in self._bars:
