@@ -65,9 +65,9 @@ def stat_scores(preds: Tensor, target: Tensor, class_index: Any = None, *_: Any,
     return every if "macro" in (class_index, options.get("reduce")) else every.sum(0)
 
 
-def dice_score(pred: Tensor, target: Tensor, bg: bool = False, no_fg_score: float = 0.0, **_: Any) -> Tensor:
+def dice_score(pred: Tensor, target: Tensor, bg: bool = False, no_fg_score: float = 0.0, **__: Any) -> Tensor:
     """The mean over the classes, of which the first is left out without `bg`; absent ones have `no_fg_score`."""
-    right, wrong, absent, missed, present = (score[1 - bg :] for score in stat_scores_multiple_classes(pred, target))
+    right, wrong, _, missed, present = (score[1 - bg :] for score in stat_scores_multiple_classes(pred, target))
     return torch.where(present > 0, 2 * right / (2 * right + wrong + missed), no_fg_score).mean()
 
 
