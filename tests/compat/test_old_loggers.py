@@ -35,6 +35,8 @@ PROGRAM = """
     [
         ("print(self.logger.experiment[1].log_dir)", "LoggerCollection"),
         ("[print(one.log_dir) for one in self.trainer.logger.experiment][1]", "LoggerCollection"),
+        ("several = self.logger.experiment; print(several[1].log_dir)", "LoggerCollection"),
+        ("one, other = self.logger.experiment; print(other.log_dir)", "LoggerCollection"),
         ("print(self.loggers[1].experiment.log_dir)", "CSVLogger"),
     ],
 )

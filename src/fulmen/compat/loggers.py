@@ -53,11 +53,16 @@ def _set(name: str, trainer: Any, value: Any) -> None:
         trainer.options = replace(trainer.options, **{name: value})
 
 
+AS_LIST = re.compile(
+    r"\.experiment\[|(in|, \w+ =) [\w.]+\.experiment\b(?!\.)|(\w+) = [\w.]+\.experiment\b(?!\.)(?s:.*)\b\2\[\d"
+)
+
+
 @cache
 def _takes_several(module: str) -> bool:
-    """Whether a source takes `experiment` for a list: `self.logger.experiment[0]`, `for one in trainer.logger...`."""
+    """Whether a source takes `experiment` for a list, by an index or in a loop, at once or by a name that it gives."""
     with suppress(OSError, TypeError):
-        return bool(re.search(r"\.experiment\[|in [\w.]+\.experiment\b(?!\.)", getsource(sys.modules[module])))
+        return bool(AS_LIST.search(getsource(sys.modules[module])))
     return False
 
 
