@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fulmen as L
+from fulmen.compat import names
 from fulmen.demos import BoringModel
 
 QUIET: dict[str, Any] = {
@@ -214,6 +215,8 @@ def test_what_the_module_had():
     assert model.seen == [False, False, False, "32-true", None]
     assert model.norm > 0
     assert model.summarize(mode="full").total_parameters == 66
+    home = names.home("core.memory", "ModelSummary")
+    assert len(str(names.load(home)(model, mode="full"))) >= len(str(names.load(home)(model, "top"))) > 0
     assert math.isclose(model.model_size, 66 * 4e-6)
 
 

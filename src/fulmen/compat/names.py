@@ -115,7 +115,7 @@ core.datamodule  0.9  -  LightningDataModule
 core.decorators  0.7  1.7  auto_move_data data_loader
 core.hooks  0.6  -  ModelHooks DataHooks CheckpointHooks
 core.lightning  0.6  1.9  LightningModule
-core.memory  0.6  1.7  ModelSummary=fulmen.summary:ModelSummary LayerSummary
+core.memory  0.6  1.7  ModelSummary=fulmen.compat.attributes:_summary LayerSummary
 core.mixins  1.3  -  HyperparametersMixin
 core.mixins.hparams_mixin  1.3  -  HyperparametersMixin
 core.module  1.7  -  LightningModule
