@@ -7,26 +7,32 @@ it, and whatever that one made before.
 
 from __future__ import annotations
 
-import json
+import os
 import random
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
+from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from fulmen import seed
+from fulmen.checkpoint.packing import MARK, Packer, unpack
 from fulmen.data import with_batch_sampler
-from fulmen.warn import rank_zero_warn
+from fulmen.warn import rank_zero_warn, warn_once
 
-BELOW = ("batch_sampler", "sampler", "inner", "dataset")
-"""Where the parts of a loader lie that may change as it is iterated over."""
+BELOW = ("batch_sampler", "sampler", "inner", "dataset", "datasets", "transform", "transforms", "collate_fn")
+"""Where the parts of a loader lie that may change as it is iterated over; the program's own may lie anywhere."""
+MOST_PARTS = 100
+OURS, STANDARD = (os.path.dirname(file) + os.sep for file in (__file__, os.__file__))
+OTHERS = f"{os.sep}site-packages{os.sep}"
+GRAD, NOT_PLAIN, OF_MODULES = ".requires_grad", object(), frozenset(vars(torch.nn.Module()))
 
-_first_counters: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+_first: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 _ran: WeakSet[DataLoader[Any]] = WeakSet()
 """Loaders whose persistent workers were at work before this process; to start them draws no number again."""
 
@@ -55,22 +61,21 @@ class Pass:
     def state_dict(self) -> dict[str, Any]:
         """Where the pass stands, but for the number of batches that were used."""
         own = self.loader.state_dict() if has_state(self.loader) and not skips(self.loader) else None
-        return {"begun": self.begun, "own": own, "dataset": changes(_near_dataset(self.loader))}
+        return {"begun": self.begun, "own": own, "now": state_of_all(self.loader)["parts"]}
 
     def resume(self, state: dict[str, Any], skip: int) -> Iterator[Any]:
         """The iterator that goes on behind the first `skip` batches of the pass that `state` was taken of."""
-        dataset = _near_dataset(self.loader)
         self.begun = state["begun"] or self._beginning("")  # the file may be another framework's, that tells nothing
         seed.restore(self.begun["rng"])
         put_all_back(self.loader, self.begun["loader"])
         if state["own"] is not None and has_state(self.loader):
             self.loader.load_state_dict(state["own"])
             return self._start(0)
-        if has_state(dataset) and not skips(self.loader):
-            put_back(dataset, state["dataset"])
+        if "own" in state["now"].get(".dataset", ()) and not skips(self.loader):
+            put_back(self.loader.dataset, state["now"][".dataset"], anew=True)
             return self._start(0)
         iterator = self._start(skip)
-        put_back(dataset, state["dataset"])
+        put_parts_back(moving_parts(self.loader), state["now"], (".dataset", ".collate_fn"))
         return iterator
 
     def _start(self, skip: int) -> Iterator[Any]:
@@ -157,11 +162,6 @@ def _lists(loader: Any) -> Any:
     return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
 
 
-def _near_dataset(loader: Any) -> Any:
-    """The dataset, if it is this process that asks it for samples."""
-    return loader.dataset if isinstance(loader, DataLoader) and not loader.num_workers else None
-
-
 # ---- lists of indices
 
 
@@ -233,82 +233,147 @@ def _arrive(indices: Any, text: str) -> Any:
     return indices
 
 
-# ---- what samplers and datasets keep as they go
+# ---- what samplers, datasets and other objects of the user's keep as they go
 
 
-def moving_parts(loader: Any) -> list[Any]:
-    """The loader, its samplers, and its dataset where that is in this process."""
-    found: list[Any] = []
-    queue = [loader] if isinstance(loader, DataLoader) else []
-    while queue:
-        part = queue.pop()
-        if part is None or isinstance(part, torch.Tensor) or any(part is other for other in found):
+def moving_parts(root: Any) -> dict[str, Any]:
+    """What a loader and its samplers and, in this process, its dataset are made of; by where they lie."""
+    found: dict[str, Any] = {}
+    queue = [("", root)] if isinstance(root, (DataLoader, Dataset)) else []
+    while queue and len(found) < MOST_PARTS:
+        path, part = queue.pop(0)
+        none = isinstance(part, (torch.Tensor, torch.nn.Module, type, FunctionType)) or not hasattr(part, "__dict__")
+        if none or any(part is other for other in found.values()):
             continue
-        found.append(part)
-        names = BELOW if not getattr(part, "num_workers", 0) else BELOW[:-1]
-        queue += [part.__dict__[name] for name in names if name in getattr(part, "__dict__", ())]
+        found[path] = part
+        is_loader = isinstance(part, DataLoader)
+        names = BELOW[:2] if is_loader and part.num_workers else BELOW
+        for name, held in vars(part).items():
+            several = held[:MOST_PARTS] if type(held) in (list, tuple) else [held]
+            wanted = [each for each in several if name in names or (_is_users(each) and not is_loader)]
+            queue += [(f"{path}.{name}{number or ''}", each) for number, each in enumerate(wanted)]
     return found
+
+
+def _is_users(part: Any) -> bool:
+    """Whether its class is of the program itself, or gives samples or their order."""
+    file = getattr(sys.modules.get(type(part).__module__), "__file__", None) or os.__file__
+    is_known = any(place in file for place in (OURS, STANDARD, OTHERS)) and type(part).__module__ != "__main__"
+    return not is_known or isinstance(part, (Sampler, Dataset))
 
 
 def state_of_all(loader: Any) -> dict[str, Any]:
     return {
-        "parts": [changes(part) for part in moving_parts(loader)],
+        "parts": {path: changes(part) for path, part in moving_parts(loader).items()},
         "running": is_running(loader) or _ran_before(loader),
     }
 
 
 def put_all_back(loader: Any, state: dict[str, Any]) -> None:
-    for part, held in zip(moving_parts(loader), state["parts"], strict=False):
-        put_back(part, held)
+    put_parts_back(moving_parts(loader), state["parts"])
     if isinstance(loader, DataLoader):
         (_ran.add if state["running"] else _ran.discard)(loader)
 
 
-def watch(loader: Any) -> None:
-    """Note the counters of a loader's parts before the run: those that the run does not change are the user's."""
-    for part in moving_parts(loader):
-        with suppress(TypeError):
-            _first_counters[part] = _counters(part)
+def put_parts_back(parts: dict[str, Any], states: dict[str, Any], own: Any = "", anew: bool = True) -> None:
+    """Those with a state_dict only below `own`: it would let a sampler begin elsewhere."""
+    for path in parts.keys() & states.keys():
+        if path.startswith(own) or "own" not in states[path]:
+            put_back(parts[path], states[path], anew)
 
 
-def changes(part: Any) -> dict[str, Any] | None:
-    """State of a part as plain data: what it says itself, else its random generators and the counters that moved."""
-    if part is None or isinstance(part, (torch.Tensor, Lists)):
-        return None
-    if isinstance(part, DataLoader):
-        return {"rng": {} if part.generator is None else {"generator": _packed(part.generator)}, "counters": {}}
-    if has_state(part):
+def watch(*parts: Any) -> None:
+    """Note the attributes of objects before the run: those that the run does not change are the user's."""
+    for part in parts:
+        with suppress(TypeError):  # of what has no hash
+            if not isinstance(part, (DataLoader, Lists)):
+                _first[part] = {name: _plain(value) for name, value in _attributes(part).items()} | {"": NOT_PLAIN}
+
+
+def changes(part: Any, asked: bool = True) -> dict[str, Any]:
+    """State of a part as plain data: what it says itself, else its random generators and the attributes that moved."""
+    if asked and has_state(part) and not isinstance(part, (DataLoader, Lists)):
         return {"own": part.state_dict()}
-    first = _first(part)
-    moved = {name: value for name, value in _counters(part).items() if name in first and first[name] != value}
-    generators = {name: _packed(value) for name, value in getattr(part, "__dict__", {}).items()}
-    return {"rng": {name: state for name, state in generators.items() if state is not None}, "counters": moved}
+    attributes, first = {} if isinstance(part, Lists) else _attributes(part), _noted(part)
+    counters: dict[str, Any] = {}
+    for name, value in attributes.items() if first else ():
+        if first.get(name) is not NOT_PLAIN and not (name in first and _same(first[name], value)):
+            held = _plain(value)
+            if held is not NOT_PLAIN:
+                counters[name] = held
+            elif name in first and isinstance(value, (list, dict)):
+                warn_once(f"Checkpoints leave out {type(part).__name__}.{name}: it is too large, or not plain data.")
+    generators = {name: state for name, value in attributes.items() if (state := _packed(value)) is not None}
+    return {"rng": generators, "counters": counters}
 
 
-def put_back(part: Any, state: dict[str, Any] | None) -> None:
-    if part is None or state is None:
-        return
+def put_back(part: Any, state: dict[str, Any], anew: bool) -> None:
+    """Let the part be as it was then; with `anew` also where only this process has changed it."""
     if "own" in state:
         if has_state(part):
             part.load_state_dict(state["own"])
         return
-    for name, packed in state["rng"].items():
-        if name in part.__dict__:
-            _unpack(part.__dict__[name], packed)
-    for name, value in {**_first(part), **state["counters"]}.items():
-        if part.__dict__.get(name) != value:
-            setattr(part, name, value)
+    attributes, first = _attributes(part), _noted(part) if anew else {}
+    for name in attributes.keys() & state["rng"].keys():
+        _unpack(attributes[name], state["rng"][name])
+    for name, held in {**first, **state["counters"]}.items():
+        if held is NOT_PLAIN or (name in attributes and _same(held, attributes[name])):
+            continue
+        if name.endswith(GRAD):
+            part._parameters[name[: -len(GRAD)]].requires_grad_(held)
+        else:
+            setattr(part, name, unpack(_plain(held), False, ""))
 
 
-def _first(part: Any) -> dict[str, Any]:
-    try:
-        return _first_counters.get(part, {})
-    except TypeError:
-        return {}
+def _noted(part: Any) -> dict[str, Any]:
+    with suppress(TypeError):
+        return _first.get(part, {})
+    return {}
 
 
-def _counters(part: Any) -> dict[str, Any]:
-    return {n: v for n, v in getattr(part, "__dict__", {}).items() if v is None or isinstance(v, (int, float, str))}
+def _attributes(part: Any) -> dict[str, Any]:
+    if not isinstance(part, torch.nn.Module):
+        return getattr(part, "__dict__", {})
+    buffers = {name: part._buffers.get(name) for name in part._non_persistent_buffers_set}
+    flags = {f"{name}{GRAD}": p.requires_grad for name, p in part._parameters.items() if p is not None}
+    own = {name: value for name, value in vars(part).items() if name not in OF_MODULES}
+    return {**own, **buffers, **flags}
+
+
+class _Plain(Packer):
+    """Copies plain data of moderate size, and refuses anything else."""
+
+    left = 2**18  # elements, of tensors 16 times as many
+
+    def __call__(self, value: Any, *path: Any) -> Any:
+        self.left -= 1 + (value.numel() // 16 if isinstance(value, torch.Tensor) else 0)
+        learned = isinstance(value, torch.nn.Parameter) or (getattr(value, "requires_grad", False) and value.is_leaf)
+        return self._plainer(value, type(value), path) if self.left < 0 or learned else super().__call__(value, *path)
+
+    def _plainer(self, value: Any, kind: type, path: tuple[Any, ...]) -> Any:
+        raise TypeError
+
+
+def _plain(value: Any, tensor: Any = None) -> Any:
+    with suppress(TypeError, RuntimeError):
+        return _Plain(tensor or _cloned)(value)
+    return NOT_PLAIN
+
+
+def _cloned(tensor: torch.Tensor) -> Any:
+    copy = tensor.detach().clone()
+    return copy if tensor.is_cpu else {MARK: "tensor", "value": [copy, str(tensor.device)]}
+
+
+def _same(held: Any, value: Any) -> bool:
+    with suppress(Exception):  # of tensors or arrays, which are not equal in one word
+        if bool(held == value):
+            return True
+    return _plain(held, _bytes) == _plain(value, _bytes) is not NOT_PLAIN
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    return tensor.dtype, tensor.shape, tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _packed(value: Any) -> Any:
@@ -316,24 +381,17 @@ def _packed(value: Any) -> Any:
     if isinstance(value, torch.Generator):
         return value.get_state()
     if isinstance(value, random.Random):
-        return json.dumps(value.getstate())
+        return value.getstate()
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.random.Generator):
-        return json.dumps(value.bit_generator.state, default=lambda array: array.tolist())
-    if numpy is not None and isinstance(value, numpy.random.RandomState):
-        return json.dumps(value.get_state(False), default=lambda array: array.tolist())
-    return None
+        return value.bit_generator.state
+    return value.get_state(False) if numpy is not None and isinstance(value, numpy.random.RandomState) else None
 
 
 def _unpack(generator: Any, state: Any) -> None:
-    if isinstance(state, torch.Tensor):
-        generator.set_state(state)
-        return
-    held = json.loads(state)
     if isinstance(generator, random.Random):
-        version, words, gauss = held
-        generator.setstate((version, tuple(words), gauss))
+        generator.setstate(state)
     elif hasattr(generator, "bit_generator"):
-        generator.bit_generator.state = held
+        generator.bit_generator.state = state
     else:
-        generator.set_state(held)
+        generator.set_state(state)

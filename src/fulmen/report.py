@@ -13,15 +13,13 @@ import torch
 
 from fulmen import position, seed, tree
 from fulmen.checkpoint import files
+from fulmen.position import OTHERS, OURS, STANDARD
 from fulmen.warn import log
 
 if TYPE_CHECKING:
     from fulmen.loop.fetch import Fetch
     from fulmen.trainer import Trainer
 
-OURS = os.path.dirname(__file__) + os.sep
-STANDARD = os.path.dirname(os.__file__) + os.sep
-OTHERS = f"{os.sep}site-packages{os.sep}"
 MOST_BYTES = 2**30
 """A captured step holds the weights up to this size."""
 MOST_SAMPLES = 32

@@ -22,10 +22,10 @@ LAYERS = [
     {"loop", "callbacks", "loggers"},
     {"module", "datamodule"},
     {"options", "hooks", "optim", "logs", "slots", "data", "batched", "combined", "position", "loaders", "checkpoint"}
-    | {"summary", "introspection", "types", "states"},
+    | {"summary", "introspection", "types", "states", "loop.resume"},
     {"strategy", "slurm", "precision", "device", "callbacks.base", "lifecycle", "export"},
     {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress"}
-    | {"loop.guard", "loop.resume"},
+    | {"loop.guard"},
     {"tree", "seed", "warn", "errors", "transfer", "__init__"},
 ]
 HEIGHT = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}

@@ -176,4 +176,5 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "range": lambda value: range(*value),
     "path": Path,
     "numpy": lambda value: _array(*value),
+    "tensor": lambda value: value[0].to(value[1]),  # not in the host's memory
 }

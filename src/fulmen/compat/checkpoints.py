@@ -87,7 +87,7 @@ def _loader(state: dict[str, Any], batch: int) -> Any:
     """The state of the training data's loaders."""
     states = state.get("combined_loader") or [None]
     own = {"batch_idx": batch, "dataloader_idx": 0, "done": [False] * len(states), "loaders": states}
-    return {"begun": None, "own": states[0] if len(states) == 1 else own, "dataset": None}
+    return {"begun": None, "own": states[0] if len(states) == 1 else own, "now": {}}
 
 
 # ---- callbacks

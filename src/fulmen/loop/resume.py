@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fulmen import seed
+from fulmen import position, seed
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED
 
 if TYPE_CHECKING:
@@ -32,7 +32,20 @@ def loop_state(loop: TrainLoop) -> dict[str, Any]:
 def moved_by_validation(loop: TrainLoop) -> dict[str, Any]:
     """A checkpoint within validation holds what was before it, for it is run again."""
     sources = {"train": loop.source.state_dict(), "val": loop.validation.source.state_dict()}
-    return {"rng": seed.capture(), "sources": sources, "validated": list(loop.validation.done)}
+    kept = {name: position.changes(part, asked=False) for name, part in owners(loop).items()}
+    own = {name: held for name, held in kept.items() if any(held.values())}
+    return {"rng": seed.capture(), "sources": sources, "validated": list(loop.validation.done), "own": own}
+
+
+def owners(loop: TrainLoop) -> dict[str, Any]:
+    """What may keep something without saying so: modules, and callbacks and a datamodule without a state_dict."""
+    module, found = loop.trainer.lightning_module, {}
+    for number, part in enumerate([*loop.trainer.callbacks, loop.trainer.datamodule]):
+        ours: Any = next((kind for kind in type(part).__mro__ if kind.__module__.startswith("fulmen.")), None)
+        named = getattr(ours, "__name__", "") in ("Callback", "LightningDataModule")
+        if named and type(part).state_dict is ours.state_dict:
+            found[f"{type(part).__qualname__} {number}"] = part
+    return found | {f"module {n}": part for n, part in module.named_modules() if not hasattr(part, "metric_state")}
 
 
 def keeps_gradients(loop: TrainLoop) -> bool:
@@ -49,6 +62,7 @@ def take_over(loop: TrainLoop, state: dict[str, Any]) -> None:
     sources = state.get("sources", {})
     loop.source.former, loop.validation.source.former = sources.get("train"), sources.get("val")
     loop.validation.former = state.get("validated", [])
+    loop.owners_again = lambda: position.put_parts_back(owners(loop), state.get("own", {}), anew=False)
     loop.row_at = state.get("row_at", loop.progress.stepped)
     loop.step.stepping = state.get("stepping", True)
 

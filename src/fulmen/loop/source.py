@@ -77,7 +77,7 @@ class Source:
         self.loaders = self._arrange(argument, strategy, sampler, overfit)
         self.lengths = [data.loader_length(loader) for loader in self.loaders]
         for loader in self._parts():
-            position.watch(loader)
+            position.watch(*position.moving_parts(loader).values())
         if self.former is not None:
             state, self.former = self.former, None
             self.loaded_epoch = state["loaded_epoch"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fulmen import data, seed
+from fulmen import data, position, seed
 from fulmen.checkpoint import find, state
 from fulmen.errors import MisconfigurationException
 from fulmen.logs import TRAIN_BATCH, TRAIN_EPOCH, LogStore
@@ -19,7 +19,7 @@ from fulmen.loop.evaluate import EvaluateLoop
 from fulmen.loop.faster import speed_up
 from fulmen.loop.fetch import Fetch, Pull
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, VALIDATION_OVER, Progress
-from fulmen.loop.resume import finish_batch, moved_by_validation
+from fulmen.loop.resume import finish_batch, moved_by_validation, owners
 from fulmen.loop.schedule import Schedule
 from fulmen.loop.source import Source
 from fulmen.loop.step import ManualStep, Step
@@ -70,6 +70,7 @@ class TrainLoop:
         self.begins = False  # whether that call would, but there is no checkpoint yet
         self.resume: dict[str, Any] | None = None  # what a checkpoint held, until the loop stands where it was taken
         self.logs_again: Callable[[], None] | None = None  # puts back what that checkpoint held of logged values
+        self.owners_again: Callable[[], None] = lambda: None  # and what of the user's objects
         self.before: dict[str, Any] | None = None  # while validation runs: what it moves until it is over
         self.metrics_before: dict[str, Any] = {}
         self.loggers_before: list[dict[str, Any]] | None = None
@@ -115,6 +116,8 @@ class TrainLoop:
         self.logs.enter(TRAIN_EPOCH)
         for hook in self.hooks.on_train_start:
             hook()
+        position.watch(*owners(self).values())
+        self.owners_again()
         if self.begins and not self.progress.batches:
             find.save_beginning(self.trainer)
         while not self.finished():
@@ -266,6 +269,7 @@ class TrainLoop:
             hook()
         if resume is not None and self.logs_again is not None:
             self.logs_again()  # what these hooks log is in it
+            self.owners_again()
         trainer.refresh_hooks()
         self.configure_step()
         self.schedule.start_epoch()
