@@ -12,6 +12,7 @@ from exact.situations import SITUATIONS, WITH_WORKERS, Killed, difference, fit, 
 from small import make_trainer
 from torch.utils.data import DataLoader
 
+from fulmen.checkpoint import files
 from fulmen.demos import BoringModel
 from fulmen.loggers import CSVLogger
 
@@ -87,6 +88,26 @@ def test_its_weights_are_the_same_without_a_seed(resume, ckpt_path, tmp_path, mo
     assert not difference(first[0], first[1])
     assert [path.name for path in Path("lightning_logs").iterdir()] == ["version_0"]
     assert not list(Path(".").rglob("interrupted.ckpt"))
+
+
+def test_last_is_the_newest_after_a_kill_before_it_was_copied(tmp_path, monkeypatch):
+    copies, repeat = [], files.repeat
+
+    def falls(*args: Any, **kwargs: Any) -> None:
+        copies.append(args)
+        if len(copies) == 21:  # the last of the run
+            raise Killed
+        repeat(*args, **kwargs)
+
+    def start() -> Any:
+        fit("shuffled")
+        return torch.load("newest/last.ckpt", weights_only=True)["global_step"]
+
+    monkeypatch.setattr(files, "repeat", falls)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Killed):
+        start()
+    assert start() == 21
 
 
 @pytest.mark.slow

@@ -212,7 +212,10 @@ class ModelCheckpoint(Keeping):
         self._checked_s, self._begun_at, self._look_at = time.monotonic(), trainer.global_step, 0
         self._is_learning = self._progress["source"] is None and self.monitor not in (None, *trainer.callback_metrics)
         self._attends_batches = self._by_batch or self._is_learning
-        self._delete_evicted(trainer)  # a kill may have come between a save and this
+        last, own, loop = self.last_model_path, {self.best_model_path, *self.best_k_models}, trainer.train_loop
+        if last and self.save_last and loop is not None and loop.same_run and trainer.ckpt_path in own - {last}:
+            self._repeat(trainer, trainer.ckpt_path, last)  # a kill may have come between a save and this
+        self._delete_evicted(trainer)  # and this
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
