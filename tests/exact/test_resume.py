@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from exact.situations import SITUATIONS, WITH_WORKERS, Killed, difference, fit, remains
+from exact.situations import ALL, SITUATIONS, WITH_WORKERS, Killed, difference, fit, kept, remains
 from small import make_trainer
 from torch.utils.data import DataLoader
 
+from fulmen.callbacks import ModelCheckpoint
 from fulmen.checkpoint import files
 from fulmen.demos import BoringModel
 from fulmen.loggers import CSVLogger
@@ -108,6 +109,21 @@ def test_last_is_the_newest_after_a_kill_before_it_was_copied(tmp_path, monkeypa
     with pytest.raises(Killed):
         start()
     assert start() == 21
+
+
+def test_weights_alone_leave_no_second_file_where_they_are_saved_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    weights = {"dirpath": "weights", "save_weights_only": True, "save_top_k": -1, "filename": "{epoch}"}
+    ALL["weights alone"] = kept(callbacks=lambda: [ModelCheckpoint(**weights)])
+
+    def kill(place: str, count: int) -> None:
+        if (place, count) == ("train", 9):
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit("weights alone", kill, every=5)
+    fit("weights alone", every=5)
+    assert sorted(path.name for path in Path("weights").iterdir()) == [f"epoch={n}.ckpt" for n in range(3)]
 
 
 @pytest.mark.slow

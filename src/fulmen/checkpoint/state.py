@@ -55,6 +55,8 @@ def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
     if not weights_only:
         _ask_hooks(trainer, checkpoint)
     else:
+        runs = filter(None, (getattr(callback, "_run", None) for callback in trainer.checkpoint_callbacks))
+        checkpoint["fulmen"].update(run=next(runs, None), ranks=[{"loop": {"progress": trainer.progress.state_dict()}}])
         module.on_save_checkpoint(checkpoint)
     return checkpoint
 
