@@ -46,7 +46,7 @@ def _way(error: BaseException) -> tuple[str, bool, bool]:
     while traceback is not None:
         file, name = traceback.tb_frame.f_code.co_filename, traceback.tb_frame.f_code.co_name
         if file.startswith(OURS):
-            ours, loading = True, file.endswith("fetch.py")
+            ours, loading = True, file.endswith(("fetch.py", "unprofiled.py", "position.py", "batched.py"))
             in_step = in_step or file.endswith(os.path.join("loop", "step.py"))
         elif ours and not file.startswith(STANDARD) and OTHERS not in file:
             hook, ours = name, False

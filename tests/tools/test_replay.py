@@ -66,6 +66,22 @@ def test_an_error_names_the_hook_the_samples_and_what_to_do_next(num_workers):
     assert f"`fulmen replay {os.getcwd()}/ckpt/failed_step.replay` runs this step alone" in note
 
 
+@needs_notes
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_where_the_data_raise_the_note_is_of_the_batch_that_was_asked_for(num_workers):
+    class Broken(Rows):
+        def __getitem__(self, index):
+            if index == 33:
+                raise ValueError("a bad row")
+            return super().__getitem__(index)
+
+    loader = DataLoader(Broken(), batch_size=4, shuffle=True, num_workers=num_workers)
+    with pytest.raises(ValueError, match="a bad row") as error:
+        make_trainer().fit(Net(33), loader)
+    listed = error.value.__notes__[-1].partition("is made of the samples ")[2].split(".")[0]
+    assert "33" in listed.split(", ")
+
+
 def test_the_file_holds_the_step_and_no_code():
     fit()
     held = torch.load("ckpt/failed_step.replay", weights_only=True)
