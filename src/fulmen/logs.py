@@ -245,7 +245,12 @@ class LogStore:
         return read(found | {s.epoch_name: v for s, v in self._epoch_values(self.ending) if s.prog_bar})
 
     def _slots_of(self, stage: str) -> list[Slot]:
-        return [s for (phase, _), table in self.tables.items() if phase.stage == stage for s in table.values()]
+        return [slot for _, table in self._tables_of(stage) for slot in table.values()]
+
+    def _tables_of(self, stage: str) -> list[tuple[int | None, dict[str, Slot]]]:
+        """Those of the batches first: what the end hooks log under the same name came later, and counts."""
+        found = [(phase, idx, table) for (phase, idx), table in self.tables.items() if phase.stage == stage]
+        return [(idx, table) for _, idx, table in sorted(found, key=lambda one: not one[0].per_batch)]
 
     def metrics_of(self, stage: str) -> set[int]:
         """The ids of the torchmetrics objects that a stage logs."""
@@ -296,13 +301,12 @@ class LogStore:
     def by_loader(self, stage: str, num_loaders: int) -> list[dict[str, float]]:
         """The epoch's values of an evaluation, a dict for each loader; what no loader owns stands in all."""
         found: list[dict[str, Any]] = [{} for _ in range(num_loaders)]
-        for (phase, idx), table in self.tables.items():
-            if phase.stage == stage:
-                for slot in table.values():
-                    value = slot.epoch_value() if slot.on_epoch else None
-                    if value is not None:
-                        for result in found if idx is None else [found[idx]]:
-                            result[slot.epoch_name] = slot.typed(value)
+        for idx, table in self._tables_of(stage):
+            for slot in table.values():
+                value = slot.epoch_value() if slot.on_epoch else None
+                if value is not None:
+                    for result in found if idx is None else [found[idx]]:
+                        result[slot.epoch_name] = slot.typed(value)
         return [read(result) for result in found]
 
     def publish(self, values: dict[str, Any]) -> None:

@@ -105,3 +105,20 @@ def test_the_last_file_is_saved_in_the_callbacks_own_way(tmp_path, save_last, ca
 
     assert saved == calls
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize("on_step", [True, False])
+def test_of_a_name_logged_by_a_step_and_by_the_end_hook_behind_it_the_latter_counts(on_step):
+    class Twice(Net):
+        def validation_step(self, batch, batch_idx):
+            self.log("v", batch.mean(), on_step=on_step)
+
+        def on_validation_epoch_end(self):
+            self.log("v", 100.0)
+
+    trainer = make_trainer(limit_train_batches=1)
+    trainer.fit(Twice(), numbers(2), numbers(3))
+    (result,) = trainer.validate(trainer.lightning_module, numbers(3), verbose=False)
+
+    assert trainer.callback_metrics["v"] == trainer.logged_metrics["v"] == result["v"] == 100
+    assert result == {"v": 100.0, **({"v_epoch": 1.0} if on_step else {})}
