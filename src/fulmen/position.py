@@ -15,7 +15,7 @@ from contextlib import suppress
 from hashlib import sha256
 from types import FunctionType
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
@@ -31,6 +31,9 @@ MOST_PARTS = 100
 OURS, STANDARD = (os.path.dirname(file) + os.sep for file in (__file__, os.__file__))
 OTHERS = f"{os.sep}site-packages{os.sep}"
 GRAD, NOT_PLAIN, OF_MODULES = ".requires_grad", object(), frozenset(vars(torch.nn.Module()))
+NOTED, MOST = 2**12, 2**16
+"""Elements of an attribute that is looked after, before the run and in a checkpoint."""
+_FLAT = frozenset((type(None), bool, int, float, complex))
 
 _first: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 _ran: WeakSet[DataLoader[Any]] = WeakSet()
@@ -283,11 +286,15 @@ def put_parts_back(parts: dict[str, Any], states: dict[str, Any], own: Any = "",
 
 
 def watch(*parts: Any) -> None:
-    """Note the attributes of objects before the run: those that the run does not change are the user's."""
+    """Note the attributes of objects before the run: those that the run does not change are the user's.
+
+    What is large by then is data, and left alone.
+    """
     for part in parts:
         with suppress(TypeError):  # of what has no hash
             if not isinstance(part, (DataLoader, Lists)):
-                _first[part] = {name: _plain(value) for name, value in _attributes(part).items()} | {"": NOT_PLAIN}
+                noted = {name: _plain(value, Stamp, NOTED) for name, value in _attributes(part).items()}
+                _first[part] = noted | {"": NOT_PLAIN}
 
 
 def changes(part: Any, asked: bool = True) -> dict[str, Any]:
@@ -297,12 +304,14 @@ def changes(part: Any, asked: bool = True) -> dict[str, Any]:
     attributes, first = {} if isinstance(part, Lists) else _attributes(part), _noted(part)
     counters: dict[str, Any] = {}
     for name, value in attributes.items() if first else ():
-        if first.get(name) is not NOT_PLAIN and not (name in first and _same(first[name], value)):
+        if first.get(name) is not NOT_PLAIN and not (name in first and _same(first[name], value, Stamp)):
             held = _plain(value)
             if held is not NOT_PLAIN:
                 counters[name] = held
-            elif name in first and isinstance(value, (list, dict)):
+                continue
+            if name in first and isinstance(value, (list, dict, torch.Tensor)):
                 warn_once(f"Checkpoints leave out {type(part).__name__}.{name}: it is too large, or not plain data.")
+            first[name] = NOT_PLAIN  # not tried again
     generators = {name: state for name, value in attributes.items() if (state := _packed(value)) is not None}
     return {"rng": generators, "counters": counters}
 
@@ -317,12 +326,13 @@ def put_back(part: Any, state: dict[str, Any], anew: bool) -> None:
     for name in attributes.keys() & state["rng"].keys():
         _unpack(attributes[name], state["rng"][name])
     for name, held in {**first, **state["counters"]}.items():
-        if held is NOT_PLAIN or (name in attributes and _same(held, attributes[name])):
+        copy = NOT_PLAIN if held is NOT_PLAIN else _plain(held)  # none of a stamp
+        if copy is NOT_PLAIN or (name in attributes and _same(held, attributes[name])):
             continue
         if name.endswith(GRAD):
             part._parameters[name[: -len(GRAD)]].requires_grad_(held)
         else:
-            setattr(part, name, unpack(_plain(held), False, ""))
+            setattr(part, name, unpack(copy, False, ""))
 
 
 def _noted(part: Any) -> dict[str, Any]:
@@ -340,23 +350,54 @@ def _attributes(part: Any) -> dict[str, Any]:
     return {**own, **buffers, **flags}
 
 
+class Stamp:
+    """Stands for a tensor as it is now, without a copy: equal to it until it is changed in place."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor, self.version = ref(tensor), tensor._version
+
+    def __eq__(self, other: object) -> bool:
+        found = other.tensor() if isinstance(other, Stamp) else other
+        if not isinstance(found, torch.Tensor) or found is not self.tensor():
+            return False
+        return self.version == (other.version if isinstance(other, Stamp) else found._version)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class _Plain(Packer):
     """Copies plain data of moderate size, and refuses anything else."""
 
-    left = 2**18  # elements, of tensors 16 times as many
+    def __init__(self, tensor: Any, left: int) -> None:
+        super().__init__(tensor)
+        self.left = left  # elements; flat lists, and tensors, may have 16 times as many
 
     def __call__(self, value: Any, *path: Any) -> Any:
-        self.left -= 1 + (value.numel() // 16 if isinstance(value, torch.Tensor) else 0)
-        learned = isinstance(value, torch.nn.Parameter) or (getattr(value, "requires_grad", False) and value.is_leaf)
-        return self._plainer(value, type(value), path) if self.left < 0 or learned else super().__call__(value, *path)
+        kind = type(value)
+        if kind in (list, tuple) and _FLAT.issuperset(map(type, value)):
+            self._takes(len(value) // 16)
+            return value[:]
+        if isinstance(value, torch.Tensor):
+            self._takes(0 if self.tensor is Stamp else value.numel() // 16)
+            if isinstance(value, torch.nn.Parameter) or (value.requires_grad and value.is_leaf):
+                raise TypeError
+        else:
+            size = getattr(value, "nbytes", None) if kind.__module__ == "numpy" else None
+            self._takes(size // 64 if size is not None else len(value) if hasattr(kind, "__len__") else 0)
+        return super().__call__(value, *path)
+
+    def _takes(self, number: int) -> None:
+        self.left -= 1 + number
+        if self.left < 0:
+            raise TypeError
 
     def _plainer(self, value: Any, kind: type, path: tuple[Any, ...]) -> Any:
         raise TypeError
 
 
-def _plain(value: Any, tensor: Any = None) -> Any:
+def _plain(value: Any, tensor: Any = None, most: int = MOST) -> Any:
     with suppress(TypeError, RuntimeError):
-        return _Plain(tensor or _cloned)(value)
+        return _Plain(tensor or _cloned, most)(value)
     return NOT_PLAIN
 
 
@@ -365,10 +406,13 @@ def _cloned(tensor: torch.Tensor) -> Any:
     return copy if tensor.is_cpu else {MARK: "tensor", "value": [copy, str(tensor.device)]}
 
 
-def _same(held: Any, value: Any) -> bool:
+def _same(held: Any, value: Any, tensor: Any = None) -> bool:
+    """Whether they are equal; with `Stamp`, `held` was noted with it, so a tensor is compared without being read."""
     with suppress(Exception):  # of tensors or arrays, which are not equal in one word
         if bool(held == value):
             return True
+    if tensor is Stamp:
+        return held == _plain(value, Stamp, NOTED)
     return _plain(held, _bytes) == _plain(value, _bytes) is not NOT_PLAIN
 
 
