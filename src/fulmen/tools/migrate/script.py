@@ -141,7 +141,7 @@ class Script:
 def _is_ours(node: cst.CSTNode) -> bool:
     """Whether a node is an import of Fulmen's, or an old one that stays."""
     code = cst.Module([]).code_for_node(node) if isinstance(node, (cst.Import, cst.ImportFrom)) else ""
-    return "fulmen" in code or "lightning" in code
+    return any(root in code for root in ("fulmen", *names.ROOTS))
 
 
 class _Edits(cst.CSTTransformer):
