@@ -346,7 +346,8 @@ def _attributes(part: Any) -> dict[str, Any]:
         return getattr(part, "__dict__", {})
     buffers = {name: part._buffers.get(name) for name in part._non_persistent_buffers_set}
     flags = {f"{name}{GRAD}": p.requires_grad for name, p in part._parameters.items() if p is not None}
-    own = {name: value for name, value in vars(part).items() if name not in OF_MODULES}
+    keeps = not type(part).__module__.startswith("torch.nn.")  # torch's layers have it all in their state_dict
+    own = {name: value for name, value in vars(part).items() if name not in OF_MODULES} if keeps else {}
     return {**own, **buffers, **flags}
 
 
