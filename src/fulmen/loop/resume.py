@@ -62,7 +62,8 @@ def take_over(loop: TrainLoop, state: dict[str, Any]) -> None:
     sources = state.get("sources", {})
     loop.source.former, loop.validation.source.former = sources.get("train"), sources.get("val")
     loop.validation.former = state.get("validated", [])
-    loop.owners_again = lambda: position.put_parts_back(owners(loop), state.get("own", {}), anew=False)
+    own = state.get("own", {})  # not for fit(ckpt_path=PATH): what that begins with is the program's
+    loop.owners_again = lambda: position.put_parts_back(owners(loop), own if loop.same_run else {}, anew=False)
     loop.row_at = state.get("row_at", loop.progress.stepped)
     loop.step.stepping = state.get("stepping", True)
 
