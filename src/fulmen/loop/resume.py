@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen import position, seed
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED
+from fulmen.values import is_metric
 
 if TYPE_CHECKING:
     from fulmen.loop.train import TrainLoop
@@ -45,7 +46,7 @@ def owners(loop: TrainLoop) -> dict[str, Any]:
         named = getattr(ours, "__name__", "") in ("Callback", "LightningDataModule")
         if named and type(part).state_dict is ours.state_dict:
             found[f"{type(part).__qualname__} {number}"] = part
-    return found | {f"module {n}": part for n, part in module.named_modules() if not hasattr(part, "metric_state")}
+    return found | {f"module {name}": part for name, part in module.named_modules() if not is_metric(part)}
 
 
 def keeps_gradients(loop: TrainLoop) -> bool:
