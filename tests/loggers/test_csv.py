@@ -168,6 +168,17 @@ def test_a_full_disk_loses_no_row_and_leaves_no_torn_one():
     assert os.listdir("logs/lightning_logs/version_0") == ["metrics.csv"]
 
 
+def test_a_disk_that_fails_is_not_tried_with_each_row(monkeypatch):
+    logger, tried = CSVLogger("logs", flush_logs_every_n_steps=10), []
+    save = logger.experiment.save
+    monkeypatch.setattr(logger.experiment, "save", lambda: (tried.append(1), save()))
+    os.rename("logs", "gone")
+    with pytest.warns(UserWarning, match="could not be written"):
+        for _ in range(45):
+            logger.log_metrics({"loss": 0.0})
+    assert len(tried) == 4
+
+
 def test_rows_that_never_found_room_are_counted_at_the_end():
     logger = CSVLogger("logs", flush_logs_every_n_steps=1)
     logger.log_metrics({"loss": 0.0}, 0)

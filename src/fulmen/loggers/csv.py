@@ -162,7 +162,7 @@ class CSVLogger(base.FolderLogger):
         writer, every = self.experiment, self._flush_logs_every_n_steps
         writer.log_metrics(base.prefixed(metrics, self._prefix, self.LOGGER_JOIN_CHAR), step)
         flushes = self._flushed if step is None else (step + 1) // every
-        if flushes != self._flushed or len(writer.metrics) >= every:
+        if flushes != self._flushed or len(writer.metrics) % every == 0:  # also where a disk lets them wait
             self._flushed = flushes
             writer.save()
 
