@@ -24,8 +24,7 @@ LAYERS = [
     {"options", "hooks", "optim", "logs", "slots", "data", "batched", "combined", "position", "loaders", "checkpoint"}
     | {"summary", "introspection", "types", "states", "loop.resume"},
     {"strategy", "slurm", "precision", "device", "callbacks.base", "lifecycle", "export"},
-    {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress"}
-    | {"loop.guard"},
+    {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress"} | {"loop.guard"},
     {"tree", "seed", "warn", "errors", "transfer", "__init__"},
 ]
 HEIGHT = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
