@@ -190,7 +190,9 @@ class Run(Readout):
         self.signals.ranks = self.strategy.agreement(self._ahead)
         ckpt_path = self._merge_callbacks(ckpt_path)
         path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
-        same_run = ckpt_path in (None, "last", "hpc")
+        root = self.default_root_dir
+        found = self.options.resume == "auto" or path in (None, slurm.newest_checkpoint(root, self.strategy))
+        same_run = ckpt_path in ("last", "hpc") or (ckpt_path is None and found)  # else a file was named somehow
         if checkpoint is not None and same_run:  # it goes on in the same log
             state.restore_loggers(self._trainer, checkpoint)
         module = self._setup()

@@ -132,6 +132,23 @@ def test_resume_from_checkpoint_goes_on(tmp_path):
     assert trainer.ckpt_path is None
 
 
+def test_resume_from_checkpoint_leaves_what_a_module_gathers_to_the_program(tmp_path):
+    class Gathers(BoringModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.batches: list[int] = []
+
+        def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
+            self.batches.append(batch_idx)
+
+    kept = L.Trainer(**{**QUIET, **SMALL, "max_epochs": 1})
+    kept.fit(Gathers())
+    kept.save_checkpoint(path := tmp_path / "a.ckpt")
+    model, trainer = Gathers(), quiet("fit(ckpt_path=...)", resume_from_checkpoint=path, max_epochs=3)
+    trainer.fit(model)
+    assert len(model.batches) == 2 * trainer.num_training_batches
+
+
 def test_resume_from_checkpoint_gives_a_test_its_weights(tmp_path):
     path, trained = checkpoint(tmp_path)
     model = BoringModel()
