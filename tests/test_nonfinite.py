@@ -179,6 +179,32 @@ def test_a_checkpoint_never_holds_bad_weights():
     assert torch.load("ckpt/last.ckpt")["global_step"] == 2
 
 
+@pytest.mark.parametrize("spoiled", [None, "mean", "net.0.weight"])
+def test_what_is_infinite_from_the_start_may_stay_so(spoiled):
+    """A causal mask is; what was finite, or is trained, must stay finite."""
+
+    class Module(Net):
+        def __init__(self) -> None:
+            super().__init__("nothing")
+            self.register_buffer("mask", torch.full((3,), -torch.inf))
+            self.register_buffer("later", None)
+            self.register_buffer("mean", torch.zeros(3))
+            self.table = torch.nn.Parameter(torch.full((2,), torch.nan), requires_grad=False)
+
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            self.later = self.mask.clone()
+            if spoiled and batch_idx == 1:
+                torch.nn.init.constant_(self.state_dict()[spoiled], float("nan"))
+
+    kept = [ModelCheckpoint(dirpath="ckpt", every_n_train_steps=2)]
+    if spoiled:
+        with pytest.raises(NonFiniteError, match=rf"{spoiled} holds NaN or infinite values, so saving"):
+            fit(Module(), callbacks=kept, enable_checkpointing=True)
+    else:
+        fit(Module(), callbacks=kept, enable_checkpointing=True)
+        assert torch.load(kept[0].best_model_path)["state_dict"]["later"].isinf().all()
+
+
 @pytest.mark.parametrize(("kind", "large"), [(torch.float32, 3e38), (torch.float16, 6e4)])
 def test_weights_whose_squares_are_too_large_are_good(kind, large):
     class Module(Net):

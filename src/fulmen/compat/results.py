@@ -200,9 +200,18 @@ class Result(dict[str, Any]):
         self["loss" if name == "minimize" else name] = value
 
     def log(
-        self, name: str, value: Any, prog_bar: bool = False, logger: bool = True, on_step: bool | None = None,
-        on_epoch: bool | None = None, reduce_fx: Any = "mean", *_: Any, sync_dist: bool = False, **__: Any,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        value: Any,
+        prog_bar: bool = False,
+        logger: bool = True,
+        on_step: bool | None = None,
+        on_epoch: bool | None = None,
+        reduce_fx: Any = "mean",
+        *_: Any,
+        sync_dist: bool = False,
+        **__: Any,
+    ) -> None:
         """Log `value`; both by step and by epoch it gets the names `step_<name>` and `epoch_<name>`."""
         on_step = self.on_step if on_step is None else on_step
         on_epoch = self.on_epoch if on_epoch is None else on_epoch

@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fulmen import tree
 from fulmen.errors import NonFiniteError
@@ -23,6 +25,8 @@ LOOK_EVERY = 64
 """Losses on a device are looked at in groups of so many, when the device is long done with them."""
 MOST_REWINDS = 10
 """More often no run goes back to the same checkpoint: its trouble is not in the batches."""
+_FINITE: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+"""What is not trained and was finite when the run began: a mask of -inf may stay what it is."""
 
 
 class Guard:
@@ -36,6 +40,7 @@ class Guard:
         self.earlier: tuple[Tensor, Any, int] | None = None  # those before, on their way to the host
         self.rewinds: dict[str, int] = {}
         self.told = False
+        _FINITE[step.module] = {name for name, tensor in _untrained(step.module) if _first([(name, tensor)]) is None}
         # What a forward pass changes, as it was behind the last good one
         self.buffers = [b for b in step.module.buffers() if b.is_floating_point()] if mode == "skip" else []
         self.good = [buffer.clone() for buffer in self.buffers]
@@ -129,7 +134,7 @@ class Guard:
         step, module = self.step, self.step.module
         if holds_bad(step.batch):
             return f"the batch itself holds some; the first gradient is that of {self.bad}"
-        weight = _first(module.named_parameters())
+        weight = _first(_trained(module))
         if weight is not None:
             return f"{weight} held some before this step; the first gradient is that of {self.bad}"
         stops = self.mode in (None, "stop") and not step.strategy.wraps
@@ -207,11 +212,24 @@ def bad_gradient(module: nn.Module) -> str | None:
 
 
 def bad_weight(module: nn.Module) -> str | None:
-    """Name of the first parameter or buffer that is not finite."""
-    everything = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point() and t.numel()]
-    if not everything or _square_is_finite(everything):
-        return None
-    return _first((*module.named_parameters(), *module.named_buffers()))
+    """Name of the first parameter or buffer that is not finite, but was, or is trained."""
+    finite = _FINITE.get(module)
+    held = [(name, tensor) for name, tensor in _untrained(module) if finite is None or name in finite]
+    named = [(name, tensor) for name, tensor in (*_trained(module), *held) if tensor.numel()]
+    return None if not named or _square_is_finite([tensor for _, tensor in named]) else _first(named)
+
+
+def _trained(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, tensor) for name, tensor in _floating(module) if tensor.requires_grad]
+
+
+def _untrained(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, tensor) for name, tensor in _floating(module) if not tensor.requires_grad]
+
+
+def _floating(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return ((name, tensor) for name, tensor in tensors if tensor.is_floating_point() and not is_lazy(tensor))
 
 
 def _square_is_finite(tensors: list[Tensor]) -> bool:
