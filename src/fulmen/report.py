@@ -13,7 +13,7 @@ import torch
 
 from fulmen import position, seed, tree
 from fulmen.checkpoint import files
-from fulmen.position import OTHERS, OURS, STANDARD
+from fulmen.kept import OTHERS, OURS, STANDARD
 from fulmen.warn import log
 
 if TYPE_CHECKING:

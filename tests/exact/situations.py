@@ -130,6 +130,10 @@ def noisy(**options: Any) -> DataLoader[Any]:
     return DataLoader(Noisy(), **{"batch_size": 3, "shuffle": True, **options})
 
 
+def of_one(generator: torch.Generator) -> Any:
+    return {name: noisy(batch_size=size, generator=generator) for name, size in (("a", 3), ("b", 2))}
+
+
 def combined(mode: str) -> Any:
     parts = {"a": noisy(), "b": [DataLoader(Noisy(8, 100), batch_size=2, shuffle=True), noisy(num_workers=0)]}
     return CombinedLoader(parts, mode)  # type: ignore[arg-type]
@@ -318,11 +322,12 @@ SITUATIONS: dict[str, Any] = {
     **{f"combined {mode}": kept(train=lambda mode=mode: combined(mode)) for mode in ("min_size", "max_size")},
     **{f"combined {mode}": kept(train=lambda mode=mode: combined(mode)) for mode in ("max_size_cycle", "sequential")},
     "a dict of loaders": kept(train=lambda: {"a": noisy(), "b": DataLoader(Noisy(8), batch_size=2, shuffle=True)}),
+    "one generator for two": kept(train=lambda: of_one(torch.Generator().manual_seed(9))),
     "combined streams": kept(train=lambda: [DataLoader(Stream(), batch_size=3), DataLoader(Stream(9), batch_size=3)]),
 }
 WITH_WORKERS: dict[str, Any] = {
-    "one worker": kept(train=lambda: noisy(num_workers=1)),
-    "four workers": kept(train=lambda: noisy(num_workers=4)),
+    **{f"{number} workers": kept(train=lambda number=number: noisy(num_workers=number)) for number in (1, 4)},
+    "workers' own noise": kept(train=lambda: DataLoader(OwnNoise(), batch_size=3, shuffle=True, **WORKERS)),
     "persistent workers": kept(train=lambda: noisy(**WORKERS)),
     "workers and a generator": kept(train=lambda: noisy(generator=torch.Generator().manual_seed(9), **WORKERS)),
     "validation's workers": kept(val=lambda: DataLoader(Noisy(6), batch_size=2, **WORKERS), val_check_interval=3),

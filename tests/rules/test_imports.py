@@ -21,8 +21,8 @@ LAYERS = [
     {"readout", "parts", "verify", "compiled", "outcome", "report"},
     {"loop", "callbacks", "loggers"},
     {"module", "datamodule"},
-    {"options", "hooks", "optim", "logs", "slots", "data", "batched", "combined", "position", "loaders", "checkpoint"}
-    | {"summary", "introspection", "types", "states", "loop.resume"},
+    {"options", "hooks", "optim", "logs", "slots", "data", "batched", "combined", "position", "kept", "loaders"}
+    | {"checkpoint", "summary", "introspection", "types", "states", "loop.resume"},
     {"strategy", "slurm", "precision", "device", "callbacks.base", "lifecycle", "export"},
     {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress"} | {"loop.guard"},
     {"tree", "seed", "warn", "errors", "transfer", "__init__"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fulmen import position, seed
+from fulmen import kept, seed
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED
 from fulmen.values import is_metric
 
@@ -33,8 +33,8 @@ def loop_state(loop: TrainLoop) -> dict[str, Any]:
 def moved_by_validation(loop: TrainLoop) -> dict[str, Any]:
     """A checkpoint within validation holds what was before it, for it is run again."""
     sources = {"train": loop.source.state_dict(), "val": loop.validation.source.state_dict()}
-    kept = {name: position.changes(part, asked=False) for name, part in owners(loop).items()}
-    own = {name: held for name, held in kept.items() if any(held.values())}
+    moved = {name: kept.changes(part, asked=False) for name, part in owners(loop).items()}
+    own = {name: held for name, held in moved.items() if any(held.values())}
     return {"rng": seed.capture(), "sources": sources, "validated": list(loop.validation.done), "own": own}
 
 
@@ -64,7 +64,7 @@ def take_over(loop: TrainLoop, state: dict[str, Any]) -> None:
     loop.source.former, loop.validation.source.former = sources.get("train"), sources.get("val")
     loop.validation.former = state.get("validated", [])
     own = state.get("own", {})  # not for fit(ckpt_path=PATH): what that begins with is the program's
-    loop.owners_again = lambda: position.put_parts_back(owners(loop), own if loop.same_run else {}, anew=False)
+    loop.owners_again = lambda: kept.put_parts_back(owners(loop), own if loop.same_run else {}, anew=False)
     loop.row_at = state.get("row_at", loop.progress.stepped)
     loop.step.stepping = state.get("stepping", True)
 

@@ -6,7 +6,7 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from fulmen import data, position
+from fulmen import data, kept, position
 from fulmen.batched import batched
 from fulmen.combined import CombinedLoader
 from fulmen.datamodule import LightningDataModule
@@ -77,7 +77,7 @@ class Source:
         self.loaders = self._arrange(argument, strategy, sampler, overfit)
         self.lengths = [data.loader_length(loader) for loader in self.loaders]
         for loader in self._parts():
-            position.watch(*position.moving_parts(loader).values())
+            kept.watch(*kept.moving_parts(loader).values())
         if self.former is not None:
             state, self.former = self.former, None
             self.loaded_epoch = state["loaded_epoch"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fulmen import data, position, seed
+from fulmen import data, kept, seed
 from fulmen.checkpoint import find, state
 from fulmen.errors import MisconfigurationException
 from fulmen.logs import TRAIN_BATCH, TRAIN_EPOCH, LogStore
@@ -116,7 +116,7 @@ class TrainLoop:
         self.logs.enter(TRAIN_EPOCH)
         for hook in self.hooks.on_train_start:
             hook()
-        position.watch(*owners(self).values())
+        kept.watch(*owners(self).values())
         self.owners_again()
         if self.begins and not self.progress.batches:
             find.save_beginning(self.trainer)
