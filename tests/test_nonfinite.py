@@ -237,3 +237,14 @@ def test_losses_on_a_device_are_looked_at_in_groups(spoiled):
     module.training_step = lambda batch, batch_idx: module.net[0](batch[0]).mean()
     with pytest.raises(NonFiniteError, match=r"loss of batch 69, .* net.3.bias is by now \(batch 70"):
         trainer.fit(module, data())
+
+
+def test_a_validation_metric_that_is_not_finite_is_told_once():
+    class Module(Net):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_score", float("nan"))
+
+    trainer = make_trainer(max_epochs=3)
+    with pytest.warns(UserWarning, match="Validation gave val_score=nan; the weights are finite") as told:
+        trainer.fit(Module("nothing"), data(), data())
+    assert len([one for one in told if "val_score" in str(one.message)]) == 1

@@ -20,7 +20,7 @@ from fulmen.loop.progress import ALL_EVALUATED
 from fulmen.loop.source import Source
 from fulmen.states import RunningStage
 from fulmen.values import read
-from fulmen.warn import PossibleUserWarning, rank_zero_warn
+from fulmen.warn import PossibleUserWarning, rank_zero_warn, warn_once
 
 if TYPE_CHECKING:
     from fulmen.trainer import Trainer
@@ -135,9 +135,11 @@ class EvaluateLoop:
         """The row, the end hooks, and the modules' modes of before."""
         trainer = self.trainer
         if self.inside_fit and trainer.options.nonfinite != "warn":
-            bad = [name for name, value in read(self.row).items() if not math.isfinite(value)]
+            bad = [f"{name}={value}" for name, value in read(self.row).items() if not math.isfinite(value)]
             if bad:
-                check_weights(self.module, f"training, where validation gave {bad[0]}={read(self.row)[bad[0]]},")
+                check_weights(self.module, f"training, where validation gave {bad[0]},")
+                if not self.sanity:
+                    warn_once(f"Validation gave {bad[0]}; the weights are finite, and training goes on.")
         if not self.sanity:
             step = trainer.progress.stepped - (self.inside_fit and trainer.step.stepping)
             rows.write(trainer.loggers, self.row, step, trainer.current_epoch)
