@@ -28,7 +28,7 @@ class Case:
     steps: int = 1100
     chunk: int = 100
     beside: str = ""  # the case whose hand-written loop is the yardstick, if it is not this one
-    compile: str = ""  # a mode of torch.compile
+    compile: str = ""  # a mode of torch.compile, or WHOLE
 
 
 CASES = {
@@ -47,6 +47,8 @@ CASES = {
     "getitems": Case("images, __getitems__", data="getitems", goal=0.35, steps=275, chunk=25, beside="mnist"),
 }
 ACCUMULATE, CLIP = 4, 1.0
+WHOLE = "whole steps"
+"""Fulmen's cuda_graph; the other ones run eagerly."""
 GPU_CASES = {
     f"{net}-{kind}": Case(f"{title}, {kind}", "accelerated", net, steps=steps, chunk=chunk, compile=mode)
     for net, title, steps, chunk in (
@@ -54,7 +56,12 @@ GPU_CASES = {
         ("cnn", "CNN on 32 x 32 images", 440, 40),
         ("gpt", "GPT, 124M parameters", 66, 6),
     )
-    for kind, mode in (("eager", ""), ("compiled", "default"), ("CUDA graphs", "reduce-overhead"))
+    for kind, mode in (
+        ("eager", ""),
+        ("compiled", "default"),
+        ("CUDA graphs", "reduce-overhead"),
+        ("whole steps captured", WHOLE),
+    )
 }
 
 
@@ -234,7 +241,7 @@ class Task:
 
     def optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         if self.case.data == "gpt":
-            return torch.optim.AdamW(parameters, lr=3e-4)
+            return torch.optim.AdamW(parameters, lr=3e-4, capturable=self.case.compile == WHOLE)
         return torch.optim.Adam(parameters, lr=1e-3) if self.adam else torch.optim.SGD(parameters, lr=0.01)
 
     loss = staticmethod(nn.functional.cross_entropy)

@@ -141,6 +141,7 @@ REFUSED = {
     "enable_autolog_hparams": ("yes", 3),
     "model_registry": ("mine",),
     "compile": ("yes", 3, {"backends": "eager"}),
+    "cuda_graph": ("yes", 3),
     "async_save": ("yes", 3),
     "accumulate_across_epochs": ("yes", 3),
 }

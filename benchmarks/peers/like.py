@@ -4,6 +4,7 @@ import importlib
 from functools import partial
 
 import torch
+from cases import WHOLE
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 ONE = {"max_epochs": 1, "accelerator": "cpu", "devices": 1}
@@ -75,7 +76,9 @@ def manual(L, task):  # noqa: N803
 def accelerated(L, task):  # noqa: N803
     torch.set_float32_matmul_precision("high")
     module, mode, options = module_of(L, task)(), task.case.compile, {"accelerator": "auto"}
-    if mode and L.__name__ == "fulmen":
+    if mode == WHOLE:
+        options |= {"cuda_graph": True} if L.__name__ == "fulmen" else {}
+    elif mode and L.__name__ == "fulmen":
         options["compile"] = {"mode": mode}
     elif mode:
         module = torch.compile(module, mode=mode)

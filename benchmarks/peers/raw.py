@@ -4,6 +4,7 @@ import csv
 import os
 
 import torch
+from cases import WHOLE
 from tqdm import tqdm
 
 PACKAGE = "torch"
@@ -117,7 +118,7 @@ def accelerated(task):
     torch.set_float32_matmul_precision("high")
     model = task.model().to(task.device)
     optimizer = task.optimizer(model.parameters())
-    if task.case.compile:
+    if task.case.compile not in ("", WHOLE):
         model = torch.compile(model, mode=task.case.compile)
     model.train()
     for x, y in task.loader:

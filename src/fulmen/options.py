@@ -65,6 +65,7 @@ class Options:
     async_save: bool = False
     accumulate_across_epochs: bool = False
     compile: Any = None
+    cuda_graph: bool = False
 
 
 NAMES = tuple(field.name for field in fields(Options))

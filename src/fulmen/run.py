@@ -216,7 +216,6 @@ class Run(Readout):
         self.strategy.barrier()
         with torch.autograd.set_detect_anomaly(True) if self.options.detect_anomaly else nullcontext():
             self._sanity_check()
-            assert self.train_loop is not None
             torch.set_grad_enabled(True)
             try:
                 self.train_loop.run()
@@ -246,7 +245,11 @@ class Run(Readout):
         self._optimizers, self._scheduler_configs, frequencies = optim.build(module)
         self.strategy.setup_optimizers(self._optimizers)
         kind: Any = AutomaticStep if module.automatic_optimization else ManualStep
-        several = kind is AutomaticStep and len(self._optimizers) > 1
+        if self.options.cuda_graph:
+            from fulmen.loop import capture
+
+            kind = capture.step_for(kind)
+        several = module.automatic_optimization and len(self._optimizers) > 1
         if several or hooks.check_step(module, "training_step") == "more":
             from fulmen.compat.optimizers import step_for
 
@@ -254,10 +257,9 @@ class Run(Readout):
         self.step = kind(module, self._optimizers, self.strategy, self.precision_plugin, self.progress)
         self.step.watch(self.options.nonfinite, partial(_rewind, self._trainer, time.time()))
         self.step.attach(self.hooks)
-        own = self.hooks.lr_scheduler_step
         configs = self._scheduler_configs if module.automatic_optimization else []
-        schedulers = optim.Schedulers(configs, own[0] if own else None, lambda: self.metrics_of_rank_zero)
-        loop.take(self.step, schedulers)
+        own = next(iter(self.hooks.lr_scheduler_step), None)
+        loop.take(self.step, optim.Schedulers(configs, own, lambda: self.metrics_of_rank_zero))
 
     def _merge_callbacks(self, ckpt_path: Any) -> Any:
         """The module's own callbacks join the trainer's; "best" still means what those before them have kept."""

@@ -97,10 +97,10 @@ class Trainer(Run):
         async_save: bool = False,
         accumulate_across_epochs: bool = False,
         compile: bool | dict[str, Any] | None = None,
+        cuda_graph: bool = False,
         **others: Any,
     ) -> None:
-        arguments = {name: value for name, value in locals().items() if name in options.NAMES}
-        self.options = options.check(_todays(arguments, others))
+        self.options = options.check(_todays(locals(), others))
         self.state, self.should_stop = TrainerState(), False
         for name in LIVE:
             setattr(self, name, getattr(self.options, name))
@@ -286,8 +286,9 @@ FIT = ("train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weigh
 EVALUATE = ("dataloaders", "ckpt_path", "verbose", "datamodule", "weights_only")
 
 
-def _todays(arguments: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-    """The arguments in today's spelling; one that no time has known is an error."""
+def _todays(given: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """The arguments among `given` in today's spelling; one of the others that no time has known is an error."""
+    arguments = {name: value for name, value in given.items() if name in options.NAMES}
     if others or _spelled_old(arguments):
         from fulmen.compat.arguments import translate
 

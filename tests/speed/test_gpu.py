@@ -59,3 +59,25 @@ def test_copies_beside_the_computation_change_no_number():
         return module.layer.weight
 
     assert torch.equal(fitted(pinned=True), fitted(pinned=False))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+def test_whole_steps_are_replayed_to_the_same_weights(kind):
+    class Steps(Logged):
+        def configure_optimizers(self) -> Any:
+            options = {} if kind == "SGD" else {"capturable": True}
+            return getattr(torch.optim, kind)(self.parameters(), lr=0.01, **options)
+
+    def fitted(**options: Any) -> tuple[Any, torch.Tensor]:
+        torch.manual_seed(0)
+        module = Steps()
+        trainer = make_trainer(accelerator="cuda", devices=1, max_epochs=3, **options)
+        trainer.fit(module, DataLoader(ROWS, batch_size=4, shuffle=True))
+        return trainer, module.layer.weight
+
+    (written, weight), (captured, same) = fitted(), fitted(cuda_graph=True)
+    assert torch.equal(weight, same)
+    assert captured.step.told
+    assert not captured.step.off
+    assert written.callback_metrics == captured.callback_metrics
