@@ -44,7 +44,7 @@ class CudaGraph:
             raise Unfit(f"the optimizer must keep its counts on the GPU: {type(optimizer).__name__}(capturable=True)")
 
     def record(self, work: Callable[[], Any]) -> Any:
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # a loader's thread may pin memory
             return work()
 
     def replay(self) -> None:
@@ -124,6 +124,11 @@ class CapturedStep(AutomaticStep):
         step(self.optimizer)
         return output, loss
 
+    def _written(self, batch: Any, batch_idx: int) -> Any:
+        """Nothing of its graph may be left when a recording begins: it belongs to another stream."""
+        self.output = detach(super().run(batch, batch_idx))
+        return self.output
+
     def gradients(self) -> list[Tensor | None]:
         return [parameter.grad for parameter in self.module.parameters()]
 
@@ -179,7 +184,7 @@ class CapturedStep(AutomaticStep):
         """A step as it is written, and whether Python does more in it than a recording would."""
         before, logged = self._attributes(), []
         with self.logging_to(logged, self.module.log):
-            output = super().run(batch, batch_idx)
+            output = self._written(batch, batch_idx)
         for name, value, _, _ in logged:
             if not isinstance(value, Tensor):
                 self._stop(Unfit(f"self.log({name!r}, ...) was given a {type(value).__name__}, not a tensor"))
@@ -214,7 +219,7 @@ class CapturedStep(AutomaticStep):
     def _compared(self, recording: Recording, batch: Any, batch_idx: int) -> Any:
         """The step as it is written, which counts; and beside it the recording, from the same state."""
         before = self._state()
-        output = super().run(batch, batch_idx)
+        output = self._written(batch, batch_idx)
         after, gradients = self._state(), self.gradients()
         wrong: Exception | None = None
         try:
