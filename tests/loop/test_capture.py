@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import fulmen as L
+from fulmen.errors import NonFiniteError
 from fulmen.loop import capture
 
 
@@ -82,11 +83,13 @@ class Watches(L.Callback):
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.gradients: list[float] = []
+        self.logged: list[torch.Tensor] = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         assert outputs["logits"].shape == (len(batch[0]), 3)
         self.losses.append(float(outputs["loss"]))
         self.gradients.append(float(pl_module.net[0].weight.grad.sum()))
+        self.logged.append(trainer.callback_metrics["loss_step"])
 
 
 def train(module: Any, epochs: int = 2, length: int = 68, callbacks: Any = (), **options: Any) -> dict[str, Any]:
@@ -99,14 +102,32 @@ def train(module: Any, epochs: int = 2, length: int = 68, callbacks: Any = (), *
     trainer = make_trainer(max_epochs=epochs, callbacks=[watches, *callbacks], log_every_n_steps=3, **options)
     trainer.fit(module, DataLoader(data, batch_size=8, shuffle=True))
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return {"weights": module.state_dict(), "losses": watches.losses, "gradients": watches.gradients,
-            "metrics": metrics, "steps": trainer.global_step, "random": torch.rand(3).tolist()}  # fmt: skip
+    return {
+        "weights": module.state_dict(),
+        "losses": watches.losses,
+        "gradients": watches.gradients,
+        "logged": torch.stack(watches.logged).tolist(),
+        "metrics": metrics,
+        "steps": trainer.global_step,
+        "random": torch.rand(3).tolist(),
+    }
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     weights, others = one.pop("weights"), other.pop("weights")
     assert one == other
     return all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_replayed_step_that_goes_bad_is_noticed(tapes):
+    rows = torch.randn(80, 4)
+    rows[61] = float("nan")
+    loader = DataLoader(TensorDataset(rows, torch.zeros(80, dtype=torch.long)), batch_size=8)
+    with pytest.raises(
+        NonFiniteError, match="The loss of batch 7, counted over all epochs, was NaN or infinite, and net"
+    ):
+        make_trainer(cuda_graph=True).fit(Net(), loader)
+    assert tapes[0].replays == 9
 
 
 @pytest.mark.parametrize("options", [{}, {"gradient_clip_val": 0.1}, {"precision": "bf16-mixed"}])
