@@ -263,7 +263,7 @@ class CapturedStep(AutomaticStep):
             for parameter, gradient in zip(self.module.parameters(), recording.gradients, strict=True):
                 parameter.grad = gradient
         for name, value, args, kwargs in recording.logged:
-            self.module.log(name, value.clone(), *args, **kwargs)
+            self.module.log(name, value, *args, **kwargs)
         loss = recording.loss.clone()
         self.guard.hold(loss)
         if self.listens:
