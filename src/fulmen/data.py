@@ -72,7 +72,10 @@ def check_loader(loader: Any, argument: str, stage: str) -> None:
         )
     iterable = any(hasattr(type(loader), name) for name in ("__iter__", "__getitem__"))
     if not iterable or isinstance(loader, (str, bytes, type)):
-        raise TypeError(f"{argument} in trainer.{stage} must be {WANTED}, not {loader!r}.")
+        hint = " Pass an instance, not the class." if isinstance(loader, type) else ""
+        if hasattr(loader, "prepare_data"):
+            hint += " A LightningDataModule is given alone: datamodule=..."
+        raise TypeError(f"{argument} in trainer.{stage} must be {WANTED}, not {loader!r}.{hint}")
     if isinstance(loader, (list, tuple, Mapping)):
         for part in loader.values() if isinstance(loader, Mapping) else loader:
             if part is None or isinstance(part, (Dataset, type)) or isinstance(loader, Mapping):

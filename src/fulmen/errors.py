@@ -19,7 +19,7 @@ Wrong values and types of single arguments are plain `ValueError` and `TypeError
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 
 
 class MisconfigurationException(ValueError):
@@ -60,8 +60,9 @@ def nearest(word: object, words: Iterable[object]) -> str:
     Upper case, hyphens and underscores make no difference.
     """
     by_plain_form = {_plain(candidate): str(candidate) for candidate in words}
-    found = get_close_matches(_plain(word), by_plain_form, n=1)
-    return f" Did you mean {by_plain_form[found[0]]!r}?" if found else ""
+    alike = {form: SequenceMatcher(None, form, _plain(word)).ratio() for form in by_plain_form}
+    found = max(alike, key=alike.__getitem__, default="")  # of several as near, the first
+    return f" Did you mean {by_plain_form[found]!r}?" if alike.get(found, 0.0) >= 0.6 else ""
 
 
 def _plain(word: object) -> str:

@@ -267,6 +267,8 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
         rank_zero_only: bool = False,
     ) -> None:
         """Log each item of a dict or a torchmetrics MetricCollection; the options are those of `log`."""
+        if not hasattr(dictionary, "items"):
+            raise TypeError(f"self.log_dict({dictionary!r}): it takes a dict of names and values.")
         for name, value in dictionary.items():
             self.log(
                 name, value, prog_bar, logger, on_step, on_epoch, reduce_fx, enable_graph, sync_dist, sync_dist_group,
@@ -362,6 +364,8 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
 
     def toggle_optimizer(self, optimizer: Any) -> None:
         """Let only this optimizer's parameters require gradients, until `untoggle_optimizer`."""
+        if not hasattr(optimizer, "param_groups"):
+            raise TypeError(f"toggle_optimizer({optimizer!r}): it takes one of self.optimizers().")
         own = {id(p) for p in parameters(optimizer)}
         saved = self.__dict__.setdefault("_toggled", {})
         for other in self.trainer.optimizers:

@@ -47,7 +47,7 @@ def build(module: LightningModule) -> tuple[list[Optimizer], list[LRSchedulerCon
     for optimizer in optimizers:
         if not isinstance(optimizer, (Optimizer, LightningOptimizer)):
             raise MisconfigurationException(
-                f"configure_optimizers returned {optimizer!r}, which is not an Optimizer; {FORMS}."
+                f"configure_optimizers returned {_words(optimizer)}, which is not an Optimizer; {FORMS}."
             )
     configs = [_config(scheduler, monitor) for scheduler, monitor in schedulers]
     if configs and not optimizers:
@@ -77,8 +77,17 @@ def _forms(returned: Any) -> tuple[list[Any], list[tuple[Any, str | None]], list
         if all(isinstance(item, Optimizer) for item in items):
             return items, [], []
     raise MisconfigurationException(
-        f"configure_optimizers returned {returned!r:.200}, which is not a valid form; {FORMS} (lists, also for one)."
+        f"configure_optimizers returned {_words(returned)}, which is not a valid form; {FORMS} (lists, also for one)."
     )
+
+
+def _words(value: Any) -> str:
+    """A value in short: what kinds of things are in it."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_words, value))}]"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return repr(value) if value is None or isinstance(value, (str, int, float)) else type(value).__name__
 
 
 def _dicts(items: list[dict[str, Any]]) -> tuple[list[Any], list[tuple[Any, str | None]], list[int]]:
@@ -137,9 +146,10 @@ def _check_config(config: LRSchedulerConfig, optimizers: list[Any]) -> None:
         raise MisconfigurationException(f"lr_scheduler interval={config.interval!r} must be 'step' or 'epoch'.{hint}")
     if not isinstance(config.frequency, int) or config.frequency < 1:
         raise MisconfigurationException(f"lr_scheduler frequency={config.frequency!r} must be a positive int.")
-    if not hasattr(config.scheduler, "step"):
+    if not hasattr(config.scheduler, "step") or isinstance(config.scheduler, type):
         raise MisconfigurationException(
-            f"configure_optimizers returned {config.scheduler!r} as a scheduler, which has no method step(); {FORMS}."
+            f"configure_optimizers returned {_words(config.scheduler)} as a scheduler, which must be an object with a "
+            f"method step(); {FORMS}."
         )
     if config.reduce_on_plateau and config.monitor is None:
         raise MisconfigurationException(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import Any, TypeGuard
@@ -74,6 +74,8 @@ NAMES = tuple(field.name for field in fields(Options))
 def check(arguments: dict[str, Any]) -> Options:
     """The arguments, each checked by itself and with the others; raises before anything is built."""
     options = Options(**arguments)
+    if isinstance(options.logger, Iterator):  # read once
+        options = replace(options, logger=list(options.logger))
     _check_counts(options)
     _check_limits(options)
     _check_choices(options)
@@ -91,7 +93,11 @@ def check(arguments: dict[str, Any]) -> Options:
 
 def unknown(name: str, older: Iterable[str] = ()) -> TypeError:
     """The error for an argument that the Trainer does not have."""
-    others = nearest(name, NAMES) or nearest(name.removeprefix("num_"), older) or " See help(fulmen.Trainer) for all."
+    from fulmen import callbacks
+
+    callback = next((one for one in callbacks.__all__ if one.lower() == name.replace("_", "")), None)
+    others = f" Did you mean callbacks=[{callback}(...)]?" if callback else nearest(name, NAMES)
+    others = others or nearest(name.removeprefix("num_"), older) or " See help(fulmen.Trainer) for all."
     return TypeError(f"Trainer has no argument {name!r}.{others}")
 
 

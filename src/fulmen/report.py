@@ -31,6 +31,8 @@ def tell(trainer: Trainer, error: BaseException) -> None:
         return
     hook, in_step, loading = _way(error)
     text = f"Trainer.fit was at {trainer._place()}{f', in {hook}' if hook else ''}."
+    if "backward through the graph a second time" in str(error) and trainer.lightning_module.automatic_optimization:
+        text += " The trainer calls backward() itself: leave it to it, or set self.automatic_optimization = False."
     if not getattr(error, "of_another_rank", False):
         with suppress(Exception):  # whatever goes wrong here, the error itself is told
             text += _samples(trainer, loading)

@@ -279,7 +279,7 @@ class Run(Readout):
         self._prepare_data()
         self.strategy.barrier()
         if datamodule is not None:
-            datamodule.setup(self.state.fn)
+            hooks.fitted(datamodule, "setup", ("stage",))(self.state.fn)
         for hook in (*self.hooks.setup, *self.hooks.module_setup):
             hook(self.state.fn)
         self.strategy.barrier()
@@ -330,7 +330,7 @@ class Run(Readout):
     def _end(self) -> None:
         self.strategy.teardown()
         if self.datamodule is not None:
-            self.datamodule.teardown(self.state.fn)
+            hooks.fitted(self.datamodule, "teardown", ("stage",))(self.state.fn)
         for hook in (*self.hooks.teardown, *self.hooks.module_teardown):
             hook(self.state.fn)
         for logger in self.loggers:

@@ -182,8 +182,9 @@ def operation(reduce_fx: Any) -> Any:
 
 
 def spelled(rule: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The options of self.log with the reduction as a word, where it has one."""
-    return (*rule[:4], operation(rule[4]), *rule[5:])
+    """The options of self.log with the reduction as a word or its code, where it has one."""
+    op = operation(rule[4])
+    return (*rule[:4], getattr(op, "__code__", op), *rule[5:])  # a lambda in a step is a new one each time
 
 
 def slot_class(value: Any, reduce_fx: Any) -> type[Slot]:

@@ -54,6 +54,11 @@ class LayerSummary:
         return self._module.training
 
 
+def check_depth(max_depth: Any) -> None:
+    if not isinstance(max_depth, int) or max_depth < -1:
+        raise ValueError(f"max_depth={max_depth!r} must be -1 for all levels, 0 for none, or a positive int.")
+
+
 class ModelSummary:
     """What a module consists of, down to `max_depth` levels (-1: all, 0: only the totals); `print` shows it.
 
@@ -76,8 +81,7 @@ class ModelSummary:
     total_flops: int
 
     def __init__(self, model: LightningModule, max_depth: int = 1) -> None:
-        if not isinstance(max_depth, int) or max_depth < -1:
-            raise ValueError(f"max_depth={max_depth!r} must be -1 for all levels, 0 for none, or a positive int.")
+        check_depth(max_depth)
         self._model = model
         self._max_depth = max_depth
         self._has_example = getattr(model, "example_input_array", None) is not None

@@ -146,7 +146,7 @@ class Trainer(Run):
                 train_dataloaders = value
             elif name == "val_dataloaders":
                 val_dataloaders = value
-        if isinstance(train_dataloaders, LightningDataModule):
+        if isinstance(train_dataloaders, LightningDataModule) and datamodule is None:
             train_dataloaders, datamodule = None, train_dataloaders
         module = verify.module_of(model, "fit")
         verify.datamodule(datamodule, (train_dataloaders, val_dataloaders))
@@ -216,7 +216,7 @@ class Trainer(Run):
         dataloaders = verify.arguments("predict", others, known).get("dataloaders", dataloaders)
         dataloaders, datamodule, module, ckpt_path = self._given("predict", model, dataloaders, datamodule, ckpt_path)
         self._start(TrainerFn.PREDICTING, module, datamodule)
-        self.sources = {"predict": Source("predict", dataloaders, self.datamodule, module)}
+        self.sources = {"predict": Source("predict", dataloaders, self.datamodule, module, "predict")}
         verify.prediction(self, module, self.sources["predict"], return_predictions)
         keep = True if return_predictions is None else return_predictions
         predictions = self._guard(partial(self._predict, keep, ckpt_path, weights_only))
@@ -232,7 +232,7 @@ class Trainer(Run):
         dataloaders, datamodule, module, ckpt_path = self._given(verb, model, dataloaders, datamodule, ckpt_path)
         stage = "val" if verb == "validate" else "test"
         self._start(TrainerFn(verb), module, datamodule)
-        self.sources = {stage: Source(stage, dataloaders, self.datamodule, module)}
+        self.sources = {stage: Source(stage, dataloaders, self.datamodule, module, verb)}
         verify.evaluation(self, module, self.sources[stage], verb)
         results = self._guard(partial(self._run_evaluation, stage, ckpt_path, weights_only))
         if isinstance(results, BaseException):
@@ -243,7 +243,7 @@ class Trainer(Run):
 
     def _given(self, verb: str, model: Any, dataloaders: Any, datamodule: Any, ckpt_path: Any) -> tuple[Any, ...]:
         """The model and data of this call; without a model those of the last run."""
-        if isinstance(dataloaders, LightningDataModule):
+        if isinstance(dataloaders, LightningDataModule) and datamodule is None:
             dataloaders, datamodule = None, dataloaders
         verify.datamodule(datamodule, (dataloaders,))
         if model is not None:

@@ -41,9 +41,10 @@ def check_value(name: str, value: Any) -> None:
             f"self.log({name!r}, {{...}}): a nested dict cannot be logged; call self.log_dict with a flat one."
         )
     elif not is_metric(value) and not isinstance(value, Number):
+        kind = "class" if isinstance(value, type) else type(value).__name__
         raise TypeError(
-            f"self.log({name!r}, {value!r}): a {type(value).__name__} cannot be logged, only a number, a tensor of one "
-            "element or a torchmetrics object."
+            f"self.log({name!r}, {value!r}): a {kind} cannot be logged, only a number, a tensor of one element or a "
+            "torchmetrics object."
         )
 
 

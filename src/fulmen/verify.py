@@ -62,7 +62,8 @@ def datamodule(given: Any, loaders: tuple[Any, ...]) -> None:
     if given is None:
         return
     if not isinstance(given, LightningDataModule):
-        raise TypeError(f"datamodule={given!r:.100} is not a LightningDataModule.")
+        hint = f"; pass an instance: {given.__name__}(...)" if isinstance(given, type) else ""
+        raise TypeError(f"datamodule={given!r:.100} is not a LightningDataModule{hint}.")
     if any(loader is not None for loader in loaders):
         raise MisconfigurationException(
             "Both datamodule and dataloaders were passed, which cannot go together; pass one."
@@ -82,7 +83,7 @@ def fit(trainer: Trainer, module: LightningModule, train: Source, val: Source) -
 
         find_loader(train, module)
         if not train.exists:
-            raise train.missing(module, data, "fit")
+            raise train.missing(module, data)
     has_step = overrides(module, "validation_step", LightningModule)
     if has_step:
         check_step(module, "validation_step")
@@ -105,7 +106,7 @@ def evaluation(trainer: Trainer, module: LightningModule, source: Source, verb: 
     require(module, LightningModule, step, f"with the signature (self, batch, batch_idx) to use trainer.{verb}")
     check_step(module, step)
     if not source.exists:
-        raise source.missing(module, trainer.datamodule, verb)
+        raise source.missing(module, trainer.datamodule)
 
 
 def prediction(trainer: Trainer, module: LightningModule, source: Source, kept: Any) -> None:
@@ -118,7 +119,7 @@ def prediction(trainer: Trainer, module: LightningModule, source: Source, kept: 
         )
     check_step(module, "predict_step")
     if not source.exists:
-        raise source.missing(module, trainer.datamodule, "predict")
+        raise source.missing(module, trainer.datamodule)
 
 
 def callbacks(callbacks: list[Callback], new_trainer: Trainer | None = None) -> None:

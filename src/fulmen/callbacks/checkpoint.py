@@ -144,8 +144,14 @@ class ModelCheckpoint(Keeping):
                 self.unwritable not in UNWRITABLE,
                 f"unwritable={self.unwritable!r} must be 'stop' or 'warn'.{nearest(self.unwritable, UNWRITABLE)}",
             ),
-            (steps < 0, f"every_n_train_steps={steps} must be >= 0 (0 turns it off)."),
-            (epochs < 0, f"every_n_epochs={epochs} must be >= 0 (0 turns it off)."),
+            (
+                not isinstance(steps, int) or steps < 0,
+                f"every_n_train_steps={steps!r} must be an int >= 0 (0 turns it off).",
+            ),
+            (
+                not isinstance(epochs, int) or epochs < 0,
+                f"every_n_epochs={epochs!r} must be an int >= 0 (0 turns it off).",
+            ),
             (
                 (steps > 0) + (epochs > 0) + (interval is not None) > 1,
                 f"every_n_train_steps={steps}, every_n_epochs={epochs} and train_time_interval={interval} exclude each "

@@ -62,6 +62,9 @@ class EarlyStopping(Callback):
             raise TypeError(f"monitor={monitor!r} must be the name of a logged metric, such as 'val_loss'.")
         if mode not in self.mode_dict:
             raise MisconfigurationException(f"mode={mode!r} must be 'min' or 'max'.{nearest(mode, self.mode_dict)}")
+        for name, number in (("patience", patience), ("min_delta", min_delta)):
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or (name == "patience" and number < 0):
+                raise TypeError(f"{name}={number!r} must be a number{' of at least 0' * (name == 'patience')}.")
         self.monitor = monitor
         self.mode = mode
         self.min_delta = min_delta if mode == "max" else -min_delta  # what a new best must exceed, with its sign

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen.callbacks.base import Callback
 from fulmen.summary import ModelSummary as Summary
-from fulmen.summary import summarize, summary_table
+from fulmen.summary import check_depth, summarize, summary_table
 from fulmen.warn import rank_zero_info
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class ModelSummary(Callback):
     """
 
     def __init__(self, max_depth: int = 1, **summarize_kwargs: Any) -> None:
+        check_depth(max_depth)
         self._max_depth = max_depth
         self._summarize_kwargs = summarize_kwargs
 

@@ -33,7 +33,14 @@ import torch
 from fulmen.checkpoint import places, writer
 from fulmen.checkpoint.packing import Packer, unpack
 from fulmen.checkpoint.places import PathLike
-from fulmen.errors import CheckpointError, ForeignCheckpoint, FutureCheckpoint, MissingCheckpoint, TornCheckpoint
+from fulmen.errors import (
+    CheckpointError,
+    ForeignCheckpoint,
+    FutureCheckpoint,
+    MissingCheckpoint,
+    TornCheckpoint,
+    nearest,
+)
 from fulmen.warn import rank_zero_warn, warn_once
 
 FORMAT = 1
@@ -301,12 +308,18 @@ def _checkpoints(folder: PathLike) -> list[str]:
 
 def _open(path: PathLike) -> IO[bytes]:
     """The file, or if it is remote or small its content."""
+    if (content := getattr(path, "read", None)) is not None:
+        return io.BytesIO(content())
+    if not path:
+        raise MissingCheckpoint(f"The path of the checkpoint is {path!r}, as best_model_path is before the first save.")
     if places.is_remote(path):
         return io.BytesIO(places.fetch(path))
     try:
         file = open(places.local(path), "rb")  # noqa: SIM115 (the caller closes it)
     except FileNotFoundError as error:
-        raise MissingCheckpoint(f"Checkpoint {str(path)!r} does not exist.") from error
+        there = map(os.path.basename, _checkpoints(places.local(path).parent))
+        hint = nearest(os.path.basename(path), ("last", "best", *there))
+        raise MissingCheckpoint(f"Checkpoint {str(path)!r} does not exist.{hint}") from error
     except OSError as error:
         reason = "it is a folder, not a file" if places.local(path).is_dir() else error.strerror
         raise ForeignCheckpoint(f"Checkpoint {str(path)!r} cannot be read: {reason}.") from error

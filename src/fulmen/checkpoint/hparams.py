@@ -34,7 +34,8 @@ class AttributeDict(dict[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         if name not in self:
-            raise AttributeError(f"{name!r} is not among {sorted(map(str, self))}.{nearest(name, self)}")
+            there = sorted(map(str, self)) or "what was kept, which is nothing: call save_hyperparameters() in __init__"
+            raise AttributeError(f"{name!r} is not among {there}.{nearest(name, self)}")
         return self[name]
 
     __setattr__ = dict.__setitem__

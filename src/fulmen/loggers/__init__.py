@@ -24,7 +24,9 @@ __all__ = ["CSVLogger", "DummyLogger", "Logger", "TensorBoardLogger", "WandbLogg
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from fulmen.compat.finder import reason
+
+        raise AttributeError(reason(__name__, name))
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -18,15 +18,13 @@ from fulmen.seed import capture, isolate_rng, restore
 if TYPE_CHECKING:
     from fulmen.strategy.base import Strategy
 
-ARGUMENTS = {"train": "train_dataloaders", "val": "val_dataloaders", "test": "dataloaders", "predict": "dataloaders"}
-VERBS = {"train": "fit", "val": "fit", "test": "test", "predict": "predict"}
-
 
 class Source:
-    """The loaders of one stage ("train", "val", "test" or "predict")."""
+    """The loaders of one stage ("train", "val", "test" or "predict") for trainer.<verb>."""
 
-    def __init__(self, stage: str, given: Any, datamodule: Any, module: Any) -> None:
-        self.stage, self.given = stage, given
+    def __init__(self, stage: str, given: Any, datamodule: Any, module: Any, verb: str = "fit") -> None:
+        self.stage, self.given, self.verb = stage, given, verb
+        self.argument = f"{stage}_dataloaders" if verb == "fit" else "dataloaders"
         self.hook = f"{stage}_dataloader"
         self.owner: Any = None
         if given is None:
@@ -54,10 +52,10 @@ class Source:
     def loaded(self) -> bool:
         return self.raw is not None
 
-    def missing(self, module: Any, datamodule: Any, verb: str) -> MisconfigurationException:
+    def missing(self, module: Any, datamodule: Any) -> MisconfigurationException:
         where = type(datamodule if datamodule is not None else module).__name__
         return MisconfigurationException(
-            f"trainer.{verb} has no data: pass {verb}(..., {ARGUMENTS[self.stage]}=...), or define {self.hook} in "
+            f"trainer.{self.verb} has no data: pass {self.verb}(..., {self.argument}=...), or define {self.hook} in "
             f"{where}."
         )
 
@@ -69,7 +67,7 @@ class Source:
             self.rng = capture()
             self.raw = self.given if self.owner is None else getattr(self.owner, self.hook)()
         self.loaded_epoch = epoch
-        argument = ARGUMENTS[self.stage] if self.owner is None else f"{type(self.owner).__name__}.{self.hook}"
+        argument = self.argument if self.owner is None else f"{type(self.owner).__name__}.{self.hook}"
         if self.raw is None:
             raise MisconfigurationException(
                 f"{argument} returned None; it must return a DataLoader or another iterable."
@@ -104,7 +102,7 @@ class Source:
         """Training: one loader, or one combined of several. Evaluation: a list, run one after the other."""
 
         def shared(loader: Any) -> Any:
-            data.check_loader(loader, argument, VERBS[self.stage])
+            data.check_loader(loader, argument, self.verb)
             if overfit:
                 loader = data.sequential(loader)
             if sampler and strategy.distributed_sampler_kwargs is not None:

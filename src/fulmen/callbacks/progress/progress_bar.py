@@ -113,6 +113,8 @@ class ProgressBar(Callback):
         self._enabled = False
 
     def enable(self) -> None:
+        if not isinstance(self.refresh_rate, (int, float)):
+            raise TypeError(f"refresh_rate={self.refresh_rate!r} must be a number; 0 shows nothing.")
         self._enabled = self.refresh_rate > 0
 
     def print(self, *args: Any, **kwargs: Any) -> None:
