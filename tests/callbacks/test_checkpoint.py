@@ -17,6 +17,8 @@ from fulmen.errors import MisconfigurationException
 SCORES = [5.0, 3.0, 4.0, 1.0, 2.0, 6.0]
 NAN = float("nan")
 
+pytestmark = pytest.mark.filterwarnings("ignore:Validation gave")  # what is not finite is scored on purpose
+
 
 class Model(Scored):
     """Also logs the step it stands at, so that a file's name tells whether the value belongs to its weights."""

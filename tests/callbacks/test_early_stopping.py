@@ -14,6 +14,8 @@ from fulmen.callbacks import EarlyStopping
 from fulmen.callbacks.early_stopping import EarlyStoppingReason
 from fulmen.errors import MisconfigurationException
 
+pytestmark = pytest.mark.filterwarnings("ignore:Validation gave")  # what is not finite is scored on purpose
+
 
 def epochs(scores: list[float], *, train: bool = False, trainer: dict | None = None, **options) -> tuple:
     """Epochs that ran, and the callback."""
