@@ -232,3 +232,37 @@ def test_batches_of_many_shapes_are_too_many(tapes):
     written = train(Module())
     with pytest.warns(UserWarning, match="more than 4 shapes in an epoch, or the hyperparameters changed as often"):
         assert same(written, train(Module(), cuda_graph=True))
+
+
+class ByName(Net):
+    def training_step(self, batch, batch_idx):
+        return super().training_step((batch["x"], batch["inner"][0]), batch_idx)["loss"]
+
+
+@pytest.mark.parametrize("names", [0, 1])
+def test_batches_are_tensors_in_lists_tuples_and_dicts(tapes, names):
+    def weights(**options: Any) -> torch.Tensor:
+        torch.manual_seed(2)
+        rows = [{"x": torch.randn(4), "inner": [i % 3], **dict.fromkeys(["name"][:names], "a")} for i in range(64)]
+        module = ByName()
+        make_trainer(**options).fit(module, DataLoader(rows, batch_size=8))  # type: ignore[arg-type]
+        return module.net[0].weight
+
+    written = weights()
+    if names:
+        with pytest.warns(UserWarning, match="cuda_graph: .*: a batch holds a str, not only tensors in lists"):
+            assert torch.equal(written, weights(cuda_graph=True))
+    else:
+        assert torch.equal(written, weights(cuda_graph=True))
+        assert [tape.replays for tape in tapes] == [7]
+
+
+def test_manual_optimization_is_the_modules_own(tapes):
+    class Manual(Net):
+        automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.optimizers().step()
+
+    with pytest.warns(UserWarning, match="cuda_graph: steps run as they are written: manual optimization"):
+        make_trainer(cuda_graph=True).fit(Manual(), DataLoader(torch.randn(4, 4)))
