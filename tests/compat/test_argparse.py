@@ -3,6 +3,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 import pytest
+from small import Net, make_trainer, numbers
 from torch import nn
 
 import fulmen as L
@@ -116,3 +117,16 @@ def test_a_module_may_ask_its_base_for_the_items_of_the_bar():
     model.layer = nn.Linear(1, 1)
 
     assert model.get_progress_bar_dict() == {"mine": 1}
+
+
+def test_where_a_fit_begins_may_be_assigned():
+    class Notes(Net):
+        def on_train_epoch_start(self):
+            self.begun = [*getattr(self, "begun", ()), (self.current_epoch, self.global_step)]
+
+    module, trainer = Notes(), make_trainer(max_epochs=4)
+    trainer.current_epoch, trainer.global_step = 2, 10
+    trainer.fit(module, numbers(3))
+
+    assert module.begun == [(2, 10), (3, 13)]
+    assert trainer.global_step == 16

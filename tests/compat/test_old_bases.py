@@ -10,7 +10,7 @@ import torch
 from small import Net, Validated, make_trainer, numbers
 
 from fulmen import LightningDataModule, LightningModule
-from fulmen.callbacks import Callback
+from fulmen.callbacks import Callback, LambdaCallback
 from fulmen.compat import bases, finder
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -265,3 +265,39 @@ def test_a_reduction_given_as_a_function_goes_through_a_checkpoint_within_an_epo
     trainer.fit(Logs(), numbers(2), ckpt_path=tmp_path / "0.ckpt")
 
     assert trainer.callback_metrics["loss_epoch"] == 1.0
+
+
+def test_a_batch_is_one_global_step_as_long_as_the_backward_pass_is_told_its_optimizer():
+    class Manual(Net):
+        automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.at = [*getattr(self, "at", ()), self.global_step]
+            for _ in range(2):
+                optimizer = self.optimizers()
+                self.manual_backward(self(batch).mean(), optimizer)
+                optimizer.step()
+
+    module = Manual()
+
+    assert fit(module, max_epochs=2).global_step == 4
+    assert module.at == [0, 1, 2, 3]
+
+
+def test_lambda_callbacks_take_hooks_of_then():
+    epochs = []
+
+    fit(Net(), LambdaCallback(on_epoch_start=lambda trainer, module: epochs.append(trainer.current_epoch)))
+
+    assert epochs == [0]
+
+
+def test_a_datamodule_tells_whether_it_was_prepared():
+    data = LightningDataModule()
+    assert not data.has_prepared_data
+
+    data.train_dataloader = lambda: numbers(1)
+    make_trainer().fit(Net(), datamodule=data)
+
+    assert data.has_prepared_data
+    assert data.has_setup_fit

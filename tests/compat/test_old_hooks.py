@@ -381,3 +381,17 @@ def test_fulmens_callbacks_may_be_called_by_super_with_the_arguments_of_then(tmp
 
     assert calls == [0, 0, 2]
     assert callback.last_model_path
+
+
+def test_setup_of_a_callback_that_got_no_module():
+    class Told(Callback):
+        def setup(self, trainer, stage):
+            self.stage = stage
+
+        def teardown(self, trainer, stage):
+            self.stage += f" {stage}"
+
+    callback = Told()
+    make_trainer(callbacks=[callback]).fit(Net(), numbers(1))
+
+    assert callback.stage == "fit fit"

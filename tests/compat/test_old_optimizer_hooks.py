@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from compat.optimizing import Two, fit
-from small import Net, make_trainer, numbers
+from small import Net, Validated, make_trainer, numbers
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -210,3 +210,19 @@ def test_the_oldest_optimizer_step_with_lbfgs_gets_the_closure():
 
     assert module.calls > 1
     assert module(torch.zeros(1, 2)).item() == pytest.approx(1.0)
+
+
+def test_a_plateau_scheduler_waits_for_the_first_validation():
+    class Waits(Validated):
+        def validation_epoch_end(self, outputs):
+            return {"val_loss": torch.tensor(1.0)}
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+            return {"optimizer": optimizer, "lr_scheduler": plateau, "monitor": "val_loss"}
+
+    trainer = make_trainer(max_epochs=4, check_val_every_n_epoch=2)
+    trainer.fit(Waits(), numbers(2), numbers(1))
+
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.25

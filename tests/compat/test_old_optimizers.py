@@ -146,7 +146,7 @@ def test_manual_optimization_with_an_index():
                 self.manual_backward(loss)
                 optimizer.step()
 
-    assert fit(Manual(), 3).global_step == 6
+    assert fit(Manual(), 3).global_step == 3
 
 
 def test_several_optimizers_without_an_index_are_still_an_error():
@@ -178,3 +178,12 @@ def test_the_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(tmp_path):
     assert rest.turns == whole.turns[3:]
     assert torch.equal(rest.first.weight, whole.first.weight)
     assert torch.equal(rest.second.weight, whole.second.weight)
+
+
+def test_each_optimizers_step_counts_where_the_module_steps_its_schedulers():
+    class Later(Two):
+        def lr_scheduler_step(self, scheduler, optimizer_idx, metric):
+            scheduler.step()
+
+    assert fit(Later(), 6).global_step == 12
+    assert fit(Later(), 6, max_steps=4, max_epochs=-1).global_step == 4

@@ -78,3 +78,14 @@ def test_parts_of_unequal_length_are_named():
 
     with pytest.raises(MisconfigurationException, match=r"\[4, 5\] time steps"):
         make_trainer().fit(module, DataLoader(TensorDataset(torch.ones(1, 5, 2), torch.ones(1, 4))))
+
+
+def test_the_epochs_end_gets_a_list_for_each_batch_that_was_cut():
+    class Ends(Cut):
+        def training_epoch_end(self, outputs):
+            self.losses = [[part["loss"].item() for part in parts] for parts in outputs]
+
+    module = Ends()
+    make_trainer().fit(module, sequences(2))
+
+    assert module.losses == [[hidden for _, _, hidden in module.seen[at : at + 3]] for at in (0, 3)]

@@ -56,6 +56,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name.islower():  # a file that is being imported
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name not in _HOMES:
         from fulmen.compat.finder import reason
 

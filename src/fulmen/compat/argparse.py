@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from ast import literal_eval
 from typing import Any
 
-from fulmen.compat import loaders, loggers
+from fulmen.compat import callbacks, loaders, loggers
 from fulmen.compat.arguments import DEFAULTS, RULES, asks_nothing
 
 
@@ -72,5 +72,7 @@ def complete(found: Any) -> None:
         setattr(found, function.__name__, classmethod(function))
     if is_trainer:
         found.default_attributes = classmethod(defaults)
+        found.current_epoch = callbacks.settable("epoch", found.current_epoch)
+        found.global_step = callbacks.settable("steps", found.global_step)
         loaders.complete(found)
         loggers.complete_trainer(found)

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fulmen.callbacks import lambda_function
 from fulmen.callbacks.base import Callback
 from fulmen.checkpoint.hparams import HyperparametersMixin, class_only, load_module
 from fulmen.compat import argparse
@@ -44,6 +45,7 @@ def complete(_: Any = None) -> None:
             _replace(base, name, _idle)
         for name in (*then, *(name for name, (_, _, owners) in MOMENTS.items() if base in owners)):
             setattr(base, name, _nothing)
+    lambda_function.HOOKS += [n for n, (*_, owners) in MOMENTS.items() if Callback in owners] + [*CONSTRUCTED]
     for name, made in REPLACED.items():
         _replace(LightningModule, name, made)
     _replace(LightningDataModule, "__init__", _with_transforms)
@@ -56,6 +58,8 @@ def complete(_: Any = None) -> None:
         "get_progress_bar_dict": get_progress_bar_dict,
     }
     data = {"size": size, "on_save_checkpoint": _nothing, "on_load_checkpoint": _nothing}
+    attached = property(lambda self: self.trainer is not None)
+    data |= dict.fromkeys(("has_prepared_data", *(f"has_setup_{stage}" for stage in VERBS)), attached)
     for base, members in ((LightningModule, module), (LightningDataModule, data)):
         for name, member in members.items():
             setattr(base, name, member)
@@ -100,6 +104,8 @@ def _backward(function: Method) -> Method:
         if not isinstance(loss, Tensor) or any(hasattr(one, "param_groups") for one in args):
             loss, *rest = (one for one in (loss, *args) if isinstance(one, Tensor))
             args = tuple(rest)
+            progress = self.trainer.progress  # a batch was one global step then, whatever stepped in it
+            progress.steps = progress.stepped
         for name in ("optimizer", "optimizer_idx"):
             kwargs.pop(name, None)
         return function(self, loss, *args, **kwargs)
@@ -180,6 +186,8 @@ def get_progress_bar_dict(self: Any) -> dict[str, Any]:
 
 
 # ---- datamodules
+
+VERBS = ("fit", "validate", "test", "predict")
 
 
 def _with_transforms(function: Method) -> Method:

@@ -11,6 +11,7 @@ from fulmen.callbacks import Callback
 from fulmen.checkpoint import find
 from fulmen.combined import CombinedLoader
 from fulmen.parameters import grad_norm
+from fulmen.warn import warn_once
 
 
 class Resume(Callback):
@@ -37,6 +38,29 @@ def _resolve(trainer: Any, ckpt_path: Any) -> Any:
     path = _resolve_today(trainer, ckpt_path)
     resumes = [callback for callback in trainer.callbacks if isinstance(callback, Resume)]
     return resumes[0].of_run(trainer) if path is ckpt_path is None and resumes else path
+
+
+class Begin(Callback):
+    """`trainer.current_epoch = 3`, `trainer.global_step = 100`: the next fit begins there, or a running one goes on."""
+
+    def __init__(self, counter: str, value: int) -> None:
+        self.counter, self.value = counter, value
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        setattr(trainer.progress, self.counter, self.value)
+        trainer.callbacks.remove(self)
+
+
+def settable(counter: str, today: Any) -> property:
+    """A counter of the trainer that may be assigned to."""
+
+    def assign(trainer: Any, value: int) -> None:
+        warn_once("trainer.current_epoch and trainer.global_step are kept by the trainer and checkpoints today.")
+        setattr(trainer.progress, counter, value)
+        if not trainer.training:
+            trainer.callbacks.append(Begin(counter, value))
+
+    return today.setter(assign)
 
 
 class TrackGradNorm(Callback):

@@ -127,6 +127,8 @@ def adapt(owner: Any, name: str, hook: Call, given: tuple[str, ...]) -> Call | N
     first = 2 if given[:1] == ("trainer",) else 0
     if name == "on_load_checkpoint" and first:
         return _restoring(owner, hook)
+    if first and positional(hook)[1:] == ["stage"]:
+        return MethodType(lambda _, trainer, pl_module, stage: hook(trainer, stage), owner)
     today = list(given[first:])
     wanted = _wanted(name, hook, first, today)
     if wanted is None or (wanted == today and accepts(hook, len(given))):
@@ -263,6 +265,7 @@ def _follow(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any) -> No
     followed = _follow_steps(module)
     if _epoch_ends(calls, trainer, module) or followed:
         followed |= {"configure_optimizers": (results.then_monitored,)}
+        calls["on_train_start"] += (partial(results.wait_for_validation, trainer),)
     undo = tuple(results.follow(module, name, after) for name, after in followed.items())
     calls["module_teardown"] += undo
     calls["on_exception"] += undo

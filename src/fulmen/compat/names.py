@@ -269,6 +269,7 @@ COMPLETED = {
     "fulmen:LightningModule": "bases",
     "fulmen:LightningDataModule": "bases",
     "fulmen.callbacks:Callback": "bases",
+    "fulmen.callbacks:LambdaCallback": "bases",
     "fulmen.callbacks:ModelCheckpoint": "constructors",
     "fulmen.callbacks:EarlyStopping": "constructors",
     "fulmen.callbacks:ProgressBar": "bars",

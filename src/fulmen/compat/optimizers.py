@@ -83,7 +83,21 @@ class More(Step):
 
 
 class ManualStepWithMore(More, ManualStep):
-    """Manual optimization with a training_step that has an argument for the optimizer's index; it is always 0."""
+    """Manual optimization with a training_step that has an argument for the optimizer's index; it is always 0.
+
+    As long as there was one, a batch was one global step, whatever stepped in it.
+    """
+
+    def run(self, batch: Any, batch_idx: int) -> Any:
+        output = super().run(batch, batch_idx)
+        self.progress.steps = self.progress.stepped
+        return output
+
+    def run_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        steps = self.progress.steps
+        loss = super().run_optimizer(*args, **kwargs)
+        self.progress.steps = steps
+        return loss
 
 
 class SeveralOptimizers(More, AutomaticStep):
@@ -91,7 +105,7 @@ class SeveralOptimizers(More, AutomaticStep):
 
     With frequencies [5, 1], the first optimizer has five batches, then the second has one. A sequence that is cut
     (`truncated_bptt_steps`) goes through all of this part by part. However many optimizers step, a batch counts as
-    one global step.
+    one global step; a module with lr_scheduler_step is of the time in which each optimizer's step counted.
     """
 
     def __init__(self, *args: Any, frequencies: Sequence[int] = (), **kwargs: Any) -> None:
@@ -108,6 +122,7 @@ class SeveralOptimizers(More, AutomaticStep):
             self.ways.append((wrapped, wrapped.optimizer, self.direct, self.lean))
         if not self.optimizers:
             super().attach(hooks)
+        self.own_schedule = bool(hooks.lr_scheduler_step)
         self.split_size = getattr(self.module, "truncated_bptt_steps", None)
         self.toggles_with = 2 if accepts(self.module.toggle_optimizer, 2) else 1
         self.untoggles_by_index = positional(self.module.untoggle_optimizer)[:1] == ["optimizer_idx"]
@@ -121,7 +136,8 @@ class SeveralOptimizers(More, AutomaticStep):
                 self.ran.append((index, self._turn(index, part, batch_idx)))
                 progress.steps, progress.stepped = before
         if self.stepping:
-            progress.steps, progress.stepped = progress.steps + 1, progress.stepped + 1
+            counted = len({index for index, _ in self.ran}) if self.own_schedule else 1
+            progress.steps, progress.stepped = progress.steps + counted, progress.stepped + 1
         outputs = [output for _, output in self.ran]
         return outputs if len(outputs) > 1 else outputs[0]
 

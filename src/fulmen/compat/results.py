@@ -79,12 +79,16 @@ class Outputs:
         """A training step's output with the whole loss, where hooks see the part that was differentiated."""
         step = self.trainer.step
         several = getattr(step, "ran", None)
+        cut = getattr(step, "split_size", None)
+        parts: dict[int, list[Any]] = {}
         for idx, one in [(0, output)] if several is None else several:
             if one:
                 whole = {"loss": one["loss"] * step.accumulate} if step.accumulate > 1 and "loss" in one else {}
                 kept = self.kind()
                 kept.update(detach({**one, **whole}))
-                self.kept.setdefault(idx, []).append(kept)
+                parts.setdefault(idx, []).append(kept)
+        for idx, ones in parts.items():  # of a sequence that was cut, a list for each batch
+            self.kept.setdefault(idx, []).extend([ones] if cut else ones)
 
     def gathered(self, nested: bool = False) -> Any:
         """A list; with several loaders, or several optimizers, a list for each (with `nested`, for one too)."""
@@ -99,6 +103,8 @@ class Outputs:
 
 
 def _is_plain(output: Any) -> bool:
+    if isinstance(output, list):
+        return all(_is_plain(part) for part in output)
     return type(output) is dict and all(
         isinstance(one, (Tensor, str, int, float)) or one is None for one in output.values()
     )
@@ -172,6 +178,12 @@ def then_monitored(returned: Any) -> Any:
             config.setdefault("monitor", "val_loss")
         schedulers.append(config)
     return returned[0], schedulers
+
+
+def wait_for_validation(trainer: Any) -> None:
+    """Where not every epoch has a validation, plateau schedulers did nothing until the first."""
+    for config in trainer.lr_scheduler_configs:
+        config.strict &= trainer.check_val_every_n_epoch == 1
 
 
 # ---- results as objects
