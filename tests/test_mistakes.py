@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchmetrics
 from small import Net, Validated, make_trainer, numbers
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
@@ -133,3 +134,59 @@ def test_an_open_file_is_a_checkpoint_too(tmp_path):
     with open(tmp_path / "a.ckpt", "rb") as file:
         loaded = Net.load_from_checkpoint(file)
     assert torch.equal(loaded.layer.weight, trainer.lightning_module.layer.weight)
+
+
+@pytest.mark.parametrize("name", ["training_step", "configure_optimizers", "train_dataloader", "on_train_start"])
+def test_what_stands_where_a_method_is_expected_is_named(name):
+    module = Net()
+    setattr(module, name, {})
+    with pytest.raises(TypeError, match=rf"Net\.{name} must be a method, but is set to a dict"):
+        make_trainer().fit(module, None if name == "train_dataloader" else numbers(1))
+
+
+def test_a_verb_within_another_is_refused_and_after_the_loop_it_runs():
+    class Nested(Validated):
+        def on_train_epoch_end(self) -> None:
+            with pytest.raises(ValueError, match=r"trainer\.validate was called within another run"):
+                self.trainer.validate(self, numbers(1))
+
+        def on_fit_end(self) -> None:
+            assert self.trainer.test(self, numbers(1)) == [{}]
+
+    make_trainer().fit(Nested(), numbers(1), numbers(1))
+
+
+def test_an_iterator_is_told_from_what_it_was_made_of():
+    with pytest.warns(UserWarning, match="train_dataloaders is an iterator"):
+        make_trainer(max_epochs=2).fit(Net(), (torch.ones(1, 2) for _ in range(2)))
+
+
+def test_a_metric_that_computes_a_dict_is_named():
+    class Several(torchmetrics.MeanMetric):
+        def compute(self) -> Any:
+            return {"a": 1.0}
+
+    class Scored(Validated):
+        def __init__(self) -> None:
+            super().__init__()
+            self.metric = Several()
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.metric.update(batch)
+            self.log("m", self.metric)
+
+    with pytest.raises(TypeError, match=r"self.log\('m', {...}\): a nested dict cannot be logged"):
+        make_trainer().validate(Scored(), numbers(1))
+
+
+def test_an_example_that_forward_cannot_take_is_named():
+    module = Net()
+    module.example_input_array = torch.ones(1, 7)
+    with pytest.raises(RuntimeError, match="forward could not take example_input_array, for the summary: mat1"):
+        make_trainer(enable_model_summary=True).fit(module, numbers(1))
+
+
+def test_private_names_are_not_suggested():
+    with pytest.raises(AttributeError) as raised:
+        make_trainer().evaluate(Net())
+    assert "_evaluate" not in str(raised.value)

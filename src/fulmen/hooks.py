@@ -121,9 +121,17 @@ def _is_late(callback: Callback, name: str) -> bool:
     return name in LATE and (isinstance(callback, Checkpoint) or monitors)
 
 
+def method(owner: object, name: str) -> Hook:
+    """The bound hook or step, which the user may have overwritten with something else."""
+    found = getattr(owner, name)
+    if not callable(found):
+        raise TypeError(f"{type(owner).__name__}.{name} must be a method, but is set to a {type(found).__name__}.")
+    return found
+
+
 def fitted(owner: object, name: str, given: tuple[str, ...]) -> Hook:
     """The bound hook, checked to accept what it will be given; another spelling of it is adapted in compat."""
-    hook = getattr(owner, name)
+    hook = method(owner, name)
     fitting: Hook | None = hook if accepts(hook, len(given)) else None
     if fitting is None and given[-1:] == ("dataloader_idx",) and accepts(hook, len(given) - 1):
         fitting = _without_last(hook)
@@ -177,7 +185,7 @@ def check_step(module: LightningModule, name: str) -> str:
 
     The step may be written as (batch), (batch, batch_idx), (batch, batch_idx, dataloader_idx) or (dataloader_iter).
     """
-    step = getattr(module, name)
+    step = method(module, name)
     try:
         parameters = list(inspect.signature(step).parameters.values())
     except (TypeError, ValueError):

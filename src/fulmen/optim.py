@@ -11,6 +11,7 @@ import torch
 from torch.optim import Optimizer
 
 from fulmen.errors import MisconfigurationException, nearest
+from fulmen.hooks import method
 from fulmen.warn import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class LRSchedulerConfig:
 
 def build(module: LightningModule) -> tuple[list[Optimizer], list[LRSchedulerConfig], list[int]]:
     """Call configure_optimizers and bring what it returns into one form: optimizers, schedulers, frequencies."""
-    returned = module.configure_optimizers()
+    returned = method(module, "configure_optimizers")()
     if returned is None:
         rank_zero_warn(f"{type(module).__name__}.configure_optimizers returned None: training runs with no optimizer.")
         return [], [], []

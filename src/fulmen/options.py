@@ -95,7 +95,7 @@ def unknown(name: str, older: Iterable[str] = ()) -> TypeError:
     """The error for an argument that the Trainer does not have."""
     from fulmen import callbacks
 
-    callback = next((one for one in callbacks.__all__ if one.lower() == name.replace("_", "")), None)
+    callback = next((one for one in dir(callbacks) if one.lower() == name.replace("_", "")), None)
     others = f" Did you mean callbacks=[{callback}(...)]?" if callback else nearest(name, NAMES)
     others = others or nearest(name.removeprefix("num_"), older) or " See help(fulmen.Trainer) for all."
     return TypeError(f"Trainer has no argument {name!r}.{others}")

@@ -63,6 +63,7 @@ class Run(Readout):
         self.signals = Signals(self._ask_to_stop, slurm.signals(self.strategy))
 
     def _start(self, fn: TrainerFn, module: LightningModule, datamodule: Any) -> None:
+        verify.not_within(self._trainer, fn.value)
         self._previous, self._again = self.train_loop, self._module is module
         trained = self.train_loop, self._optimizers, self._scheduler_configs
         self._reset(module, datamodule)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from fulmen.values import is_metric, on_host, wide
+from fulmen.values import check_value, is_metric, on_host, wide
 
 if TYPE_CHECKING:
     from fulmen.logs import LogStore
@@ -56,7 +56,10 @@ class Slot:
 
     def typed(self, value: Any) -> Any:
         """A value as a tensor of the width in which it was logged."""
-        return value.to(self.dtype) if isinstance(value, Tensor) else torch.tensor(value, dtype=self.dtype)
+        if isinstance(value, Tensor):
+            return value.to(self.dtype)
+        check_value(self.epoch_name, value)  # what a metric computes may be anything
+        return torch.tensor(value, dtype=self.dtype)
 
     def put(self, value: Any, size: int | None) -> None:
         """Take a value: a copy on its device, for users may change theirs in place. On the CPU a number is cheaper."""

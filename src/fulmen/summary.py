@@ -134,7 +134,10 @@ class ModelSummary:
             stack.enter_context(counter)
             stack.enter_context(modes_kept(model))
             model.eval()
-            _call(model, example)
+            try:
+                _call(model, example)
+            except Exception as error:
+                raise RuntimeError(f"forward could not take example_input_array, for the summary: {error}") from error
         self._flops = {name: dict(counts) for name, counts in counter.get_flop_counts().items()}
 
     def _get_summary_data(self) -> list[tuple[str, list[str]]]:

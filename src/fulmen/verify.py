@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from fulmen.callbacks.base import Callback
+from fulmen.combined import CombinedLoader
 from fulmen.datamodule import LightningDataModule
 from fulmen.errors import MisconfigurationException, nearest
 from fulmen.hooks import check_spelling, check_step, has_others, overrides, require
 from fulmen.loop.source import Source
 from fulmen.module import LightningModule
+from fulmen.states import TrainerStatus
 from fulmen.warn import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -41,6 +44,15 @@ def _compiled(model: Any, inner: LightningModule) -> LightningModule:
     if "forward" not in inner.__dict__:
         inner.__dict__["forward"] = model.dynamo_ctx(inner.forward)
     return inner
+
+
+def not_within(trainer: Trainer, verb: str) -> None:
+    """One verb after the other, not from the hooks of a loop."""
+    if trainer.logs.phase is not None and trainer.state.status == TrainerStatus.RUNNING:
+        raise MisconfigurationException(
+            f"trainer.{verb} was called within another run of this trainer: use a second Trainer for it, or call it "
+            "afterwards."
+        )
 
 
 def arguments(verb: str, unknown: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
@@ -84,6 +96,12 @@ def fit(trainer: Trainer, module: LightningModule, train: Source, val: Source) -
         find_loader(train, module)
         if not train.exists:
             raise train.missing(module, data)
+    once = isinstance(train.given, Iterator) and not isinstance(train.given, CombinedLoader)
+    if once and (trainer.max_epochs or 0) > 1:
+        rank_zero_warn(
+            "train_dataloaders is an iterator, which gives its batches once: epochs after the first will have none. "
+            "Pass what it was made from."
+        )
     has_step = overrides(module, "validation_step", LightningModule)
     if has_step:
         check_step(module, "validation_step")

@@ -20,7 +20,7 @@ class NoAttribute(AttributeError):
     """Its text, with the nearest name, is made when it is read: mostly it is only hasattr() that asks."""
 
     def __init__(self, kind: str, missing: str, known: list[str]) -> None:
-        super().__init__(kind, missing, known)
+        super().__init__(kind, missing, [name for name in known if name[:1] != "_"])
 
     def __str__(self) -> str:
         kind, missing, known = self.args

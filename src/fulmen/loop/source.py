@@ -11,7 +11,7 @@ from fulmen.batched import batched
 from fulmen.combined import CombinedLoader
 from fulmen.datamodule import LightningDataModule
 from fulmen.errors import MisconfigurationException
-from fulmen.hooks import overrides
+from fulmen.hooks import method, overrides
 from fulmen.lifecycle import DataHooks
 from fulmen.seed import capture, isolate_rng, restore
 
@@ -65,7 +65,7 @@ class Source:
             if self.former is not None:
                 restore(self.former["rng"])
             self.rng = capture()
-            self.raw = self.given if self.owner is None else getattr(self.owner, self.hook)()
+            self.raw = self.given if self.owner is None else method(self.owner, self.hook)()
         self.loaded_epoch = epoch
         argument = self.argument if self.owner is None else f"{type(self.owner).__name__}.{self.hook}"
         if self.raw is None:
