@@ -72,7 +72,7 @@ MISTAKES = {
     "every_n": (lambda: callbacks.ModelCheckpoint(every_n_epochs=0.5), ValueError, "every_n_epochs=0.5 must be an int"),
     "refresh_rate": (lambda: callbacks.TQDMProgressBar("a"), TypeError, "refresh_rate='a' must be a number"),
     "max_depth": (lambda: callbacks.ModelSummary("full"), ValueError, "max_depth='full' must be"),
-    "no function": (lambda: callbacks.LambdaCallback(on_fit_end=3), TypeError, r"\(on_fit_end=3\) must be a function"),
+    "no function": (lambda: fit(callback=callbacks.LambdaCallback(on_fit_end=3)), TypeError, "on_fit_end must be a"),
     "a callback's name": (lambda: callbacks.ModelCheckPoint, AttributeError, "mean 'ModelCheckpoint'"),
     "a logger's name": (lambda: L.loggers.TensorboardLogger, AttributeError, "mean 'TensorBoardLogger'"),
     "an empty path": (lambda: Net.load_from_checkpoint(""), FileNotFoundError, "as best_model_path is before"),

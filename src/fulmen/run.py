@@ -69,8 +69,7 @@ class Run(Readout):
         self._reset(module, datamodule)
         if self._again and fn != TrainerFn.FITTING:  # save_checkpoint still has all, and fit may go on
             self.train_loop, self._optimizers, self._scheduler_configs = trained
-        stages = {TrainerFn.FITTING: RunningStage.TRAINING}
-        self.state = TrainerState(TrainerStatus.RUNNING, fn, stages.get(fn) or RunningStage(fn.value))
+        self.state = TrainerState(TrainerStatus.RUNNING, fn, RunningStage("train" if fn == "fit" else fn.value))
         self.should_stop = False
         module.trainer = self._trainer
         if datamodule is not None:

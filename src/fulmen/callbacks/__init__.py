@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fulmen.errors import nearest
-
 if TYPE_CHECKING:
     from fulmen.callbacks.base import Callback, Checkpoint
     from fulmen.callbacks.checkpoint import ModelCheckpoint
@@ -61,6 +59,8 @@ def __getattr__(name: str) -> object:
     if name.islower():  # a file that is being imported
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name not in _HOMES:
+        from fulmen.errors import nearest
+
         raise AttributeError(f"module {__name__!r} has no name {name!r}.{nearest(name, __all__)}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value

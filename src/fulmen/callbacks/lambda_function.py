@@ -24,7 +24,5 @@ class LambdaCallback(Callback):
         for name, function in hooks.items():
             if name not in HOOKS:
                 raise TypeError(f"LambdaCallback has no hook {name!r}.{nearest(name, HOOKS)}")
-            if function is not None and not callable(function):
-                raise TypeError(f"LambdaCallback({name}={function!r}) must be a function.")
             if function is not None:
                 setattr(self, name, function)

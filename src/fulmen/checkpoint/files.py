@@ -33,14 +33,7 @@ import torch
 from fulmen.checkpoint import places, writer
 from fulmen.checkpoint.packing import Packer, unpack
 from fulmen.checkpoint.places import PathLike
-from fulmen.errors import (
-    CheckpointError,
-    ForeignCheckpoint,
-    FutureCheckpoint,
-    MissingCheckpoint,
-    TornCheckpoint,
-    nearest,
-)
+from fulmen.errors import CheckpointError, ForeignCheckpoint, FutureCheckpoint, MissingCheckpoint, TornCheckpoint
 from fulmen.warn import rank_zero_warn, warn_once
 
 FORMAT = 1
@@ -317,9 +310,7 @@ def _open(path: PathLike) -> IO[bytes]:
     try:
         file = open(places.local(path), "rb")  # noqa: SIM115 (the caller closes it)
     except FileNotFoundError as error:
-        there = map(os.path.basename, _checkpoints(places.local(path).parent))
-        hint = nearest(os.path.basename(path), ("last", "best", *there))
-        raise MissingCheckpoint(f"Checkpoint {str(path)!r} does not exist.{hint}") from error
+        raise MissingCheckpoint(f"Checkpoint {str(path)!r} does not exist.{places.alike(path)}") from error
     except OSError as error:
         reason = "it is a folder, not a file" if places.local(path).is_dir() else error.strerror
         raise ForeignCheckpoint(f"Checkpoint {str(path)!r} cannot be read: {reason}.") from error

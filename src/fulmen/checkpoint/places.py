@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fulmen.errors import MissingCheckpoint
+from fulmen.errors import MissingCheckpoint, nearest
 
 PathLike = str | os.PathLike[str]
 
@@ -31,6 +31,11 @@ def store(path: str, **options: Any) -> tuple[Any, str]:
     except ImportError:
         raise ModuleNotFoundError(f"{path!r} is a remote path, which needs fsspec: pip install fsspec") from None
     return url_to_fs(path, **options)
+
+
+def alike(path: PathLike) -> str:
+    """The checkpoint beside `path` that may be meant, as the end of a sentence."""
+    return nearest(local(path).name, ("last", "best", *(one.name for one in local(path).parent.glob("*.ckpt"))))
 
 
 def exists(path: PathLike) -> bool:
