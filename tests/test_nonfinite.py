@@ -248,3 +248,7 @@ def test_a_validation_metric_that_is_not_finite_is_told_once():
     with pytest.warns(UserWarning, match="Validation gave val_score=nan; the weights are finite") as told:
         trainer.fit(Module("nothing"), data(), data())
     assert len([one for one in told if "val_score" in str(one.message)]) == 1
+
+
+def test_it_is_a_value_error_as_well():
+    assert issubclass(NonFiniteError, ValueError)

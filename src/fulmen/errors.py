@@ -4,7 +4,7 @@
     ├── ValueError
     │   └── MisconfigurationException     arguments, hooks or data that do not go together
     ├── RuntimeError
-    │   ├── NonFiniteError                a loss, gradient or weight became NaN or infinite
+    │   ├── NonFiniteError                a loss, gradient or weight became NaN or infinite (also a ValueError)
     │   └── CheckpointError               a checkpoint that cannot be used
     │       ├── MissingCheckpoint         there is none (also a FileNotFoundError)
     │       ├── TornCheckpoint            cut off or altered after it was written
@@ -34,7 +34,7 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the kinds below say why."""
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(RuntimeError, ValueError):
     """A loss, gradient or weight became NaN or infinite."""
 
 

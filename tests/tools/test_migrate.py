@@ -294,6 +294,22 @@ def test_arguments_of_callbacks_become_todays(before, expected):
     rewritten(f"{head}{before}\n", f"{head}{expected}\n")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from pytorch_lightning.callbacks import LambdaCallback\n\nLambdaCallback(on_epoch_start=print)\n",
+        "from pytorch_lightning.callbacks import ProgressBar\n\nclass Bar(ProgressBar):\n"
+        "    def on_train_batch_end(self, *args):\n        print(self.train_batch_idx)\n",
+    ],
+)
+def test_what_only_the_past_of_a_class_can_do_keeps_its_import(text):
+    new, notes, mixed = migrate(text.encode())
+
+    assert new.decode().splitlines()[0] == text.splitlines()[0]
+    assert notes
+    assert mixed
+
+
 def test_where_a_callback_needs_the_old_class_its_import_stays():
     text = "from pytorch_lightning.callbacks import ModelCheckpoint, Timer\n\nModelCheckpoint(filepath=where)\n"
 
@@ -302,3 +318,17 @@ def test_where_a_callback_needs_the_old_class_its_import_stays():
     assert new.decode().startswith("from fulmen.callbacks import Timer\nfrom pytorch_lightning.callbacks import Mod")
     assert [line for line, _ in notes] == [3]
     assert mixed
+
+
+def test_the_hidden_state_is_not_logged():
+    text = (
+        "import pytorch_lightning as pl\n\nclass Net(pl.LightningModule):\n"
+        "    def training_step(self, batch, batch_idx, hiddens):\n"
+        "        return {'loss': batch, 'hiddens': hiddens, 'seen': batch, 'log': {'a': batch}}\n\n"
+        "    def show(self):\n        print(self.trainer.callback_metrics)\n"
+    )
+
+    new = migrate(text.encode())[0].decode()
+
+    assert "self.log('seen', batch" in new
+    assert "self.log('hiddens'" not in new

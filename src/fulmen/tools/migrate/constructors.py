@@ -8,6 +8,7 @@ from typing import Any
 import libcst as cst
 
 from fulmen.compat.constructors import RENAMED
+from fulmen.compat.hooks import MOMENTS
 from fulmen.tools.migrate.arguments import GIVEN, spell
 from fulmen.tools.migrate.script import Script, literal
 
@@ -17,8 +18,14 @@ def rewrite(script: Script) -> None:
         name = script.name(call.func)
         if name in RENAMED:
             _constructor(script, call, name)
+        if name == "LambdaCallback" and (old := MOMENTS.keys() & {a.keyword.value for a in call.args if a.keyword}):
+            script.leave(call, f"LambdaCallback({', '.join(sorted(old))}) is left. It still works.", keep=call.func)
         if isinstance(call.func, cst.Attribute) and call.func.attr.value == "load_from_checkpoint":
             script.edit(call, lambda old: spell(old, {"tags_csv": [f"hparams_file={GIVEN}tags_csv"]}))
+    for node in script.all(cst.ClassDef):
+        bars = [base.value for base in node.bases if script.name(base.value) == "ProgressBar"]
+        if bars and any(script.code(one).endswith("_batch_idx") for one in script.all(cst.Attribute, node)):
+            script.leave(node, f"{node.name.value} reads how many batches the bar has seen.", keep=bars[0])
 
 
 def _constructor(script: Script, call: cst.Call, kind: str) -> None:

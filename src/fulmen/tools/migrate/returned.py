@@ -153,7 +153,7 @@ def _training_step(script: Script, function: cst.FunctionDef, one: Returned) -> 
     if is_called(script, "training_step"):
         raise OpenError("training_step is called by other code")
     monitored = _monitored(script)
-    lines = logged(script, function, one, lambda key: key in monitored or "*" in monitored)
+    lines = logged(script, function, one, lambda key: key != "hiddens" and not monitored.isdisjoint({key, "*"}))
     places = [place for place, key in enumerate(one.keys) if key not in KEYS]
     if not places:
         raise OpenError("there is no 'loss'")
