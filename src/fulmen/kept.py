@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from types import FunctionType
-from typing import Any
-from weakref import WeakKeyDictionary, ref
+from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -23,11 +24,23 @@ MOST_PARTS = 100
 OURS, STANDARD = (os.path.dirname(file) + os.sep for file in (__file__, os.__file__))
 OTHERS = f"{os.sep}site-packages{os.sep}"
 GRAD, NOT_PLAIN, OF_MODULES = ".requires_grad", object(), frozenset(vars(torch.nn.Module()))
+STATE, NEW = "", object()
+NOTHING: dict[str, Any] = {"rng": {}, "counters": {}}
 NOTED, MOST = 2**12, 2**16
 """Elements of an attribute that is looked after, before the run and in a checkpoint."""
 _FLAT = frozenset((type(None), bool, int, float, complex))
 
-_first: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+
+class Noted(NamedTuple):
+    """An object before the run: what its attributes were, and those of them that can change in place."""
+
+    of: Any
+    values: dict[str, Any]
+    objects: dict[str, Callable[[], Any]]
+
+
+_first: dict[int, Noted] = {}
+"""By the object's id: not all have a hash."""
 
 
 class Stateless:
@@ -40,20 +53,45 @@ def has_state(thing: Any) -> bool:
 
 def moving_parts(root: Any) -> dict[str, Any]:
     """What a loader and its samplers and, in this process, its dataset are made of; by where they lie."""
+    is_data = isinstance(root, (DataLoader, Dataset))
+    return _walk([("", root)], is_data, ()) if is_data else {}
+
+
+def below(root: Any, known: set[int]) -> dict[str, Any]:
+    """What an object of the user's holds that can keep something: objects of the program, or with a state_dict.
+
+    Those in `known` are kept elsewhere.
+    """
+    return _walk(_held(root, "", lambda name, each: _is_users(each) or has_state(each)), False, known)
+
+
+def _walk(queue: list[tuple[str, Any]], is_data: bool, known: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    queue = [("", root)] if isinstance(root, (DataLoader, Dataset)) else []
     while queue and len(found) < MOST_PARTS:
         path, part = queue.pop(0)
-        none = isinstance(part, (torch.Tensor, torch.nn.Module, type, FunctionType)) or not hasattr(part, "__dict__")
-        if none or any(part is other for other in found.values()):
+        none = isinstance(part, (torch.Tensor, type, FunctionType)) or not hasattr(part, "__dict__")
+        none = none or id(part) in known or any(part is other for other in found.values())
+        if none or (isinstance(part, torch.nn.Module) if is_data else _is_ours(part)):
             continue
         found[path] = part
+        if not is_data and has_state(part):
+            continue
         is_loader = isinstance(part, DataLoader)
-        names = BELOW[:2] if is_loader and part.num_workers else BELOW
-        for name, held in vars(part).items():
-            several = held[:MOST_PARTS] if type(held) in (list, tuple) else [held]
-            wanted = [each for each in several if name in names or (_is_users(each) and not is_loader)]
-            queue += [(f"{path}.{name}{number or ''}", each) for number, each in enumerate(wanted)]
+        names = () if not is_data else BELOW[:2] if is_loader and part.num_workers else BELOW
+
+        def wanted(name: str, each: Any, names: Any = names, is_loader: bool = is_loader) -> bool:
+            return name in names or (_is_users(each) and not is_loader) or (not is_data and has_state(each))
+
+        queue += _held(part, path, wanted)
+    return found
+
+
+def _held(part: Any, path: str, wanted: Any) -> list[tuple[str, Any]]:
+    found = []
+    for name, held in _attributes(part).items():
+        several = list(held.values()) if type(held) is dict else held if type(held) in (list, tuple) else [held]
+        chosen = [each for each in several[:MOST_PARTS] if wanted(name, each)]
+        found += [(f"{path}.{name}{number or ''}", each) for number, each in enumerate(chosen)]
     return found
 
 
@@ -64,6 +102,12 @@ def _is_users(part: Any) -> bool:
     return not is_known or isinstance(part, (Sampler, Dataset))
 
 
+def _is_ours(part: Any) -> bool:
+    """Whether it is a part of a trainer, or data, which are kept otherwise."""
+    data = isinstance(part, (DataLoader, Dataset, Sampler))
+    return data or any(kind.__module__.startswith("fulmen.") for kind in type(part).__mro__)
+
+
 def put_parts_back(parts: dict[str, Any], states: dict[str, Any], own: Any = "", anew: bool = True) -> None:
     """Those with a state_dict only below `own`: it would let a sampler begin elsewhere."""
     for path in parts.keys() & states.keys():
@@ -71,35 +115,49 @@ def put_parts_back(parts: dict[str, Any], states: dict[str, Any], own: Any = "",
             put_back(parts[path], states[path], anew)
 
 
-def watch(*parts: Any) -> None:
+def watch(*parts: Any, again: bool = True) -> None:
     """Note the attributes of objects before the run: those that the run does not change are the user's.
 
-    What is large by then is data, and left alone.
+    What is large by then is data, and left alone. Without `again` what was noted before stands.
     """
     for part in parts:
-        with suppress(TypeError):  # of what has no hash
-            if not isinstance(part, (DataLoader, Stateless)):
-                noted = {name: _plain(value, Stamp, NOTED) for name, value in _attributes(part).items()}
-                _first[part] = noted | {"": NOT_PLAIN}
+        if not isinstance(part, (DataLoader, Stateless)) and (again or _noted(part) is None):
+            with suppress(TypeError):  # of what nothing can refer to
+                _first[id(part)] = note(part)
 
 
-def changes(part: Any, asked: bool = True) -> dict[str, Any]:
+def note(part: Any) -> Noted:
+    attributes, here = _attributes(part), id(part)
+    values = {name: _plain(value, Stamp, NOTED) for name, value in attributes.items()}
+    objects = {n: v for n, v in attributes.items() if values[n] is not NOT_PLAIN and hasattr(v, "__setitem__")}
+    objects = {n: ref(v) if isinstance(v, torch.Tensor) else lambda v=v: v for n, v in objects.items()}
+    values[STATE] = _stamps(part) if isinstance(part, torch.nn.Module) else NOT_PLAIN
+    return Noted(ref(part, lambda _: _first.pop(here, None)), values, objects)
+
+
+def changes(part: Any, asked: bool = True, since: Noted | None = None) -> dict[str, Any]:
     """State of a part as plain data: what it says itself, else its random generators and the attributes that moved."""
+    noted = since or _noted(part)
     if asked and has_state(part) and not isinstance(part, (DataLoader, Stateless)):
-        return {"own": part.state_dict()}
-    attributes, first = {} if isinstance(part, Stateless) else _attributes(part), _noted(part)
+        still = noted is not None and isinstance(part, torch.nn.Module) and noted.values[STATE] == _stamps(part)
+        return {} if still else {"own": part.state_dict()}
+    attributes = {} if isinstance(part, Stateless) else _attributes(part)
     counters: dict[str, Any] = {}
-    for name, value in attributes.items() if first else ():
-        if first.get(name) is not NOT_PLAIN and not (name in first and _same(first[name], value, Stamp)):
+    values = {} if noted is None else noted.values
+    for name, value in attributes.items() if values else ():
+        first = values.get(name, NEW)
+        if first is not NOT_PLAIN and not (first is not NEW and _same(first, value, Stamp)):
             held = _plain(value)
             if held is not NOT_PLAIN:
                 counters[name] = held
                 continue
-            if name in first and isinstance(value, (list, dict, torch.Tensor)):
+            if first is not NEW and isinstance(value, (list, dict, torch.Tensor)):
                 warn_once(f"Checkpoints leave out {type(part).__name__}.{name}: it is too large, or not plain data.")
-            first[name] = NOT_PLAIN  # not tried again
+            values[name] = NOT_PLAIN  # not tried again
     generators = {name: state for name, value in attributes.items() if (state := _packed(value)) is not None}
-    return {"rng": generators, "counters": counters}
+    objects = {} if noted is None else noted.objects
+    in_place = [name for name in counters if name in objects and attributes[name] is objects[name]()]
+    return {"rng": generators, "counters": counters, "in_place": in_place}
 
 
 def put_back(part: Any, state: dict[str, Any], anew: bool) -> None:
@@ -108,23 +166,47 @@ def put_back(part: Any, state: dict[str, Any], anew: bool) -> None:
         if has_state(part):
             part.load_state_dict(state["own"])
         return
-    attributes, first = _attributes(part), _noted(part) if anew else {}
+    attributes, noted = _attributes(part), _noted(part)
     for name in attributes.keys() & state["rng"].keys():
         _unpack(attributes[name], state["rng"][name])
-    for name, held in {**first, **state["counters"]}.items():
+    in_place, counters = state.get("in_place", ()), state["counters"]
+    for name, held in {**(noted.values if noted and anew else {}), **counters}.items():
         copy = NOT_PLAIN if held is NOT_PLAIN else _plain(held)  # none of a stamp
         if copy is NOT_PLAIN or (name in attributes and _same(held, attributes[name])):
             continue
+        value = unpack(copy, False, "")
         if name.endswith(GRAD):
-            part._parameters[name[: -len(GRAD)]].requires_grad_(held)
-        else:
-            setattr(part, name, unpack(copy, False, ""))
+            part._parameters[name[: -len(GRAD)]].requires_grad_(value)
+        elif not ((name in in_place or name not in counters) and _refilled(attributes.get(name), value)):
+            setattr(part, name, value)
 
 
-def _noted(part: Any) -> dict[str, Any]:
-    with suppress(TypeError):
-        return _first.get(part, {})
-    return {}
+def holds(part: Any, names: Any) -> dict[str, Any]:
+    """The values of some attributes, to be put back."""
+    held = {name: _plain(value) for name, value in _attributes(part).items() if name in names}
+    return {"rng": {}, "counters": held, "in_place": list(held)}
+
+
+def _refilled(old: Any, new: Any) -> bool:
+    """Give a container, which others may hold too, its content of then."""
+    if type(old) is not type(new) or not hasattr(old, "__setitem__"):
+        return False
+    if hasattr(old, "shape"):
+        if old.shape == new.shape and old.dtype == new.dtype:
+            old[...] = new
+        return old.shape == new.shape and old.dtype == new.dtype
+    old.clear()
+    (old.extend if hasattr(old, "extend") else old.update)(new)
+    return True
+
+
+def _stamps(part: Any) -> Any:
+    return [Stamp(tensor) for tensor in (*part.parameters(), *part.buffers())]
+
+
+def _noted(part: Any) -> Noted | None:
+    noted = _first.get(id(part))
+    return noted if noted is not None and noted.of() is part else None
 
 
 def _attributes(part: Any) -> dict[str, Any]:

@@ -190,26 +190,24 @@ class Run(Readout):
         self.signals.ranks = self.strategy.agreement(self._ahead)
         ckpt_path = self._merge_callbacks(ckpt_path)
         path, checkpoint = self._load_checkpoint(ckpt_path, weights_only)
-        root = self.default_root_dir
-        found = self.options.resume == "auto" or path in (None, slurm.newest_checkpoint(root, self.strategy))
-        same_run = ckpt_path in ("last", "hpc") or (ckpt_path is None and found)  # else a file was named somehow
-        if checkpoint is not None and same_run:  # it goes on in the same log
+        same_run = find.is_of_same_run(self._trainer, ckpt_path, path)
+        begins = path is None and (ckpt_path == "last" or self.options.resume == "auto")
+        if begins or (checkpoint is not None and same_run):  # it goes on in the same log
             state.restore_loggers(self._trainer, checkpoint)
         module = self._setup()
         self.progress = Progress()
-        self._restore_parts(checkpoint, path)
+        self._restore_parts(checkpoint, path, same_run)
         self.strategy.setup(module, self.precision_plugin, training=True)
         self.evaluation = self._evaluation("val")
         self.evaluation.inside_fit = True
         self._build_loop(module)
         self._begin(module)
+        assert self.train_loop is not None
+        self.train_loop.same_run, self.train_loop.begins = same_run, begins
         if checkpoint is not None:
             state.restore_training(self._trainer, checkpoint, path)
             rank_zero_info(f"Restored all states from {path}")
             del checkpoint
-        assert self.train_loop is not None
-        self.train_loop.same_run = same_run
-        self.train_loop.begins = path is None and (ckpt_path == "last" or self.options.resume == "auto")
         if same_run and (self.train_loop.resume or {}).get("should_stop"):
             rank_zero_info("The run had been asked to stop (early?) and ends. fit(ckpt_path=PATH) would train on.")
             self.should_stop = True
@@ -342,6 +340,7 @@ class Run(Readout):
         assert loop is not None
         assert self.train_loop is not None
         under_way = self.progress.batches or self.train_loop.resume is not None
+        self.train_loop.again.before_check(bool(under_way))
         if not self.num_sanity_val_steps or not loop.enabled or not source.exists or under_way:
             return
         self.state.stage = RunningStage.SANITY_CHECKING
@@ -353,6 +352,7 @@ class Run(Readout):
             for hook in self.hooks.on_sanity_check_end:
                 hook()
         self.logs.forget()
+        self.train_loop.again.after_check()
         loop.sanity, loop.done = False, [0] * len(loop.done)
         self.state.stage = RunningStage.TRAINING
 
@@ -432,10 +432,10 @@ class Run(Readout):
         rank_zero_info(f"Restoring from {path}")
         return path, state.read(self._trainer, path, weights_only)
 
-    def _restore_parts(self, checkpoint: dict[str, Any] | None, path: Any) -> None:
+    def _restore_parts(self, checkpoint: dict[str, Any] | None, path: Any, same_run: bool = False) -> None:
         """All but the training's own state."""
         if checkpoint is not None:
-            state.restore_module(self._trainer, checkpoint, path)
+            state.restore_module(self._trainer, checkpoint, path, same_run)
             state.restore_callbacks(self._trainer, checkpoint)
 
 

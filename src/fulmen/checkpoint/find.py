@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fulmen import slurm
@@ -40,6 +41,13 @@ def resolve(trainer: Trainer, ckpt_path: Any) -> Any:
     if not isinstance(ckpt_path, (str, os.PathLike)):
         raise CheckpointError(f"ckpt_path={ckpt_path!r} must be a path, a URL, 'best' or 'last'.")
     return ckpt_path
+
+
+def is_of_same_run(trainer: Trainer, ckpt_path: Any, path: Any) -> bool:
+    """Whether what was found belongs to this very program's run; else a file was named somehow."""
+    requeued = slurm.newest_checkpoint(trainer.default_root_dir, trainer.strategy)
+    found = trainer.options.resume == "auto" or path in (None, requeued)
+    return ckpt_path in ("last", "hpc") or (ckpt_path is None and found)
 
 
 def _best(trainer: Trainer) -> str:
@@ -85,6 +93,24 @@ def interrupted(trainer: Trainer) -> str | None:
     """Where a run that is asked to end saves: beside the first callback's files."""
     folder = next(filter(None, (getattr(c, "dirpath", None) for c in trainer.checkpoint_callbacks)), None)
     return None if folder is None else f"{folder}/{INTERRUPTED}"
+
+
+def begin(trainer: Trainer) -> None:
+    """Mark the log folders of a new run until its beginning is saved: after a kill by then it takes them again."""
+    for logger, mark in _marks(trainer):
+        with suppress(OSError):  # the logger will say so
+            logger.take_folder(mark)
+
+
+def has_begun(trainer: Trainer) -> None:
+    for logger, mark in _marks(trainer):
+        with suppress(OSError):
+            os.unlink(os.path.join(logger.version_dir, mark))
+
+
+def _marks(trainer: Trainer) -> list[tuple[Any, str]]:
+    loggers = trainer.loggers if trainer.is_global_zero else ()
+    return [(one, f".begins-{number}") for number, one in enumerate(loggers) if hasattr(type(one), "take_folder")]
 
 
 def save_beginning(trainer: Trainer) -> None:

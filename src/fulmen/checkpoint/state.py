@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from copy import deepcopy
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import torch
 from torch import Tensor
 
-from fulmen.checkpoint import files, hparams, layout
+from fulmen.checkpoint import files, find, hparams, layout
 from fulmen.errors import CheckpointError, MisconfigurationException
+from fulmen.kept import Stamp
 from fulmen.loop.guard import check_weights
-from fulmen.loop.resume import keeps_gradients, loop_state, take_over
+from fulmen.loop.resume import group_counts, keeps_gradients, loop_state, take_over
 from fulmen.tree import map_tensors
+from fulmen.values import is_metric
 
 if TYPE_CHECKING:
     from fulmen.trainer import Trainer
@@ -74,9 +77,10 @@ def _ask_hooks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 def _exact(trainer: Trainer) -> dict[str, Any]:
     """What lets a run go on bit for bit, of every rank."""
     module, loop = trainer.lightning_module, trainer.train_loop
-    names = {id(metric): name for name, metric in _metrics(module).items()}
+    names = {id(metric): name for name, metric in _metrics(trainer).items()}
     validating = loop is not None and loop.before is not None
     own: dict[str, Any] = {"logs": trainer.logs.state(names)} if trainer.state.fn == "fit" else {}
+    own["groups"] = _added_groups(trainer)
     own["metrics"] = loop.metrics_before if loop is not None and validating else metric_states(trainer)
     if loop is not None:
         own["loop"] = loop_state(loop)
@@ -88,6 +92,14 @@ def _exact(trainer: Trainer) -> dict[str, Any]:
         return {"ranks": [own], "loggers": loggers}
     own["buffers"] = _own_buffers(trainer)
     return {"ranks": trainer.strategy.gather_object(own), "loggers": loggers}
+
+
+def _added_groups(trainer: Trainer) -> list[list[list[str]]]:
+    """The parameters of the groups that the optimizers have got since they were made."""
+    names = {id(parameter): name for name, parameter in trainer.lightning_module.named_parameters()}
+    made = [] if trainer.train_loop is None else trainer.train_loop.again.groups
+    pairs = zip(trainer.optimizers, made, strict=False)
+    return [[[names.get(id(p), "") for p in g["params"]] for g in o.param_groups[count:]] for o, count in pairs]
 
 
 def _own_buffers(trainer: Trainer) -> dict[str, Tensor]:
@@ -103,12 +115,15 @@ def logger_states(trainer: Trainer) -> list[dict[str, Any]]:
     return [getattr(logger, "state_dict", dict)() for logger in trainer.loggers]
 
 
-def _metrics(module: torch.nn.Module) -> dict[str, Any]:
-    """The torchmetrics objects in the module, by name."""
-    torchmetrics = sys.modules.get("torchmetrics")
-    if torchmetrics is None:
+def _metrics(trainer: Trainer) -> dict[str, Any]:
+    """The torchmetrics objects in the module and, unregistered, in what it and callbacks hold, by name."""
+    if "torchmetrics" not in sys.modules:
         return {}
-    return {name: part for name, part in module.named_modules() if isinstance(part, torchmetrics.Metric)}
+    found: dict[str, Any] = dict(trainer.lightning_module.named_modules())
+    for name, part in trainer.train_loop.again.objects().items() if trainer.train_loop is not None else ():
+        if isinstance(part, torch.nn.Module):
+            found.update(part.named_modules(prefix=name))
+    return {name: part for name, part in found.items() if is_metric(part)}
 
 
 def metric_states(trainer: Trainer) -> dict[str, Any]:
@@ -116,7 +131,7 @@ def metric_states(trainer: Trainer) -> dict[str, Any]:
     again = trainer.logs.metrics_of("validation")
     return {
         name: {"count": metric._update_count, "values": map_tensors(Tensor.clone, _held(metric))}
-        for name, metric in _metrics(trainer.lightning_module).items()
+        for name, metric in _metrics(trainer).items()
         if id(metric) not in again and (metric._update_count or len(_held(metric)) > len(metric.metric_state))
     }
 
@@ -134,16 +149,27 @@ def read(trainer: Trainer, path: Any, weights_only: bool | None) -> dict[str, An
     return files.upgraded(trainer.strategy.load(path, map_location="cpu", weights_only=weights_only))
 
 
-def restore_module(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> None:
+def restore_module(trainer: Trainer, checkpoint: dict[str, Any], path: Any, same_run: bool = False) -> None:
     """Weights, datamodule and callbacks, before the run's parts are made."""
     module, datamodule = trainer.lightning_module, trainer.datamodule
     if "state_dict" not in checkpoint:
         raise CheckpointError(f"{str(path)!r} has no 'state_dict'; it is not a trainer's checkpoint.")
     module.on_load_checkpoint(checkpoint)
     trainer.precision_plugin.convert_module(module)  # or weights of more bits would be cut
+    if same_run:
+        _resize_buffers(module, checkpoint["state_dict"])
     hparams.load_weights(module, checkpoint["state_dict"], module.strict_loading, str(path))
     if datamodule is not None and type(datamodule).__qualname__ in checkpoint:
         datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
+
+
+def _resize_buffers(module: torch.nn.Module, weights: dict[str, Any]) -> None:
+    """Those that have grown as the run went on: a memory of samples, say."""
+    for path, part in module.named_modules():
+        for name, buffer in part._buffers.items():
+            held = weights.get(f"{path}.{name}" if path else name)
+            if isinstance(held, Tensor) and (buffer is None or buffer.shape != held.shape):
+                part._buffers[name] = held.clone() if buffer is None else buffer.new_empty(held.shape)
 
 
 def restore_callbacks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
@@ -157,8 +183,11 @@ def restore_callbacks(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
             callback.load_state_dict(state)
 
 
-def restore_loggers(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+def restore_loggers(trainer: Trainer, checkpoint: dict[str, Any] | None) -> None:
     """Let the loggers go on in the run that the checkpoint belongs to, behind the rows that it had written."""
+    if checkpoint is None:
+        find.begin(trainer)
+        return
     for logger, state in zip(trainer.loggers, checkpoint["fulmen"].get("loggers") or (), strict=False):
         if state and hasattr(logger, "load_state_dict"):
             logger.load_state_dict(state)
@@ -172,8 +201,9 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], path: Any) ->
             "load it with load_from_checkpoint and fit without ckpt_path."
         )
     _restore_optimizers(trainer, checkpoint, path)
-    for config, state in zip(trainer.lr_scheduler_configs, checkpoint.get("lr_schedulers", ()), strict=False):
-        config.scheduler.load_state_dict(state)
+    _restore_schedulers(trainer, checkpoint)
+    if trainer.train_loop is not None and trainer.train_loop.same_run:
+        trainer.train_loop.again.training = partial(_restore_changed, trainer, checkpoint, path, _stamps(trainer))
     precision = checkpoint.get(type(trainer.precision_plugin).__qualname__)
     if precision:
         trainer.precision_plugin.load_state_dict(precision)
@@ -181,13 +211,15 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], path: Any) ->
 
 
 def _restore_optimizers(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> None:
-    states = checkpoint["optimizer_states"]
+    states, named = checkpoint["optimizer_states"], dict(trainer.lightning_module.named_parameters())
     if len(states) != len(trainer.optimizers):
         raise MisconfigurationException(
             f"{str(path)!r} holds the state of {len(states)} optimizer(s), configure_optimizers made "
             f"{len(trainer.optimizers)}."
         )
     for index, (optimizer, state) in enumerate(zip(trainer.optimizers, states, strict=True)):
+        for names in _groups_to_add(checkpoint, index, len(optimizer.param_groups)):
+            optimizer.add_param_group({"params": [named[name] for name in names if name in named]})
         try:
             optimizer.load_state_dict(state)
         except (ValueError, KeyError) as error:
@@ -195,6 +227,36 @@ def _restore_optimizers(trainer: Trainer, checkpoint: dict[str, Any], path: Any)
                 f"The state of optimizer {index} in {str(path)!r} does not fit the one that configure_optimizers made "
                 f"({type(optimizer).__name__}): {error}. Configure it as in the run that saved it."
             ) from error
+
+
+def _restore_schedulers(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    for config, state in zip(trainer.lr_scheduler_configs, checkpoint.get("lr_schedulers", ()), strict=False):
+        config.scheduler.load_state_dict(state)
+
+
+def _groups_to_add(checkpoint: dict[str, Any], index: int, count: int) -> list[list[str]]:
+    """What the checkpoint's optimizer has beyond `count` groups, which were added as it ran."""
+    added = next(iter(checkpoint["fulmen"].get("ranks") or ()), {}).get("groups", ())
+    missing = len(checkpoint["optimizer_states"][index]["param_groups"]) - count
+    return added[index][-missing:] if missing > 0 and len(added) > index else []
+
+
+def _stamps(trainer: Trainer) -> list[Any]:
+    module, states = trainer.lightning_module, [o.state.values() for o in trainer.optimizers]
+    held = [value for state in chain(*states) for value in state.values() if isinstance(value, Tensor)]
+    return [Stamp(tensor) for tensor in (*module.parameters(), *module.buffers(), *held)]
+
+
+def _restore_changed(trainer: Trainer, checkpoint: dict[str, Any], path: Any, before: list[Any]) -> None:
+    """After hooks that come once more when a run goes on: what they do was done when the checkpoint was made."""
+    module, states = trainer.lightning_module, checkpoint["optimizer_states"]
+    if _stamps(trainer) != before or group_counts(trainer) != [len(state["param_groups"]) for state in states]:
+        hparams.load_weights(module, checkpoint["state_dict"], module.strict_loading, str(path))
+        _restore_optimizers(trainer, checkpoint, path)
+    for optimizer, state in zip(trainer.optimizers, states, strict=True):
+        for group, options in zip(optimizer.param_groups, state["param_groups"], strict=True):
+            group.update({name: value for name, value in options.items() if name != "params"})
+    _restore_schedulers(trainer, checkpoint)
 
 
 def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
@@ -209,10 +271,12 @@ def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
             f"The checkpoint was taken in current_epoch={loop.progress.epoch}, but max_epochs={loop.max_epochs}; set "
             "max_epochs higher to go on."
         )
-    metrics = _metrics(trainer.lightning_module)
+    for name in state.get("metrics", {}):
+        _grow(trainer.lightning_module, name)
+    metrics = _metrics(trainer)
     if "logs" in state:
         trainer.logs.load(deepcopy(state["logs"]), metrics)
-        loop.logs_again = partial(trainer.logs.load, state["logs"], metrics)
+        loop.again.logs = partial(trainer.logs.load, state["logs"], metrics)
     for name, values in state.get("metrics", {}).items():
         if name in metrics:
             _load_metric(metrics[name], values)
@@ -225,6 +289,18 @@ def _restore_tensors(module: torch.nn.Module, state: dict[str, Any]) -> None:
         parameters[name].grad = state["gradients"][name].to(parameters[name].device)
     for name in buffers.keys() & state.get("buffers", {}).keys():
         buffers[name].copy_(state["buffers"][name])
+
+
+def _grow(module: torch.nn.Module, name: str) -> None:
+    """Let a list of metrics that gets longer as the run goes on be as long as when `name` lay in it."""
+    part: Any = module
+    for key in name.split("."):
+        while isinstance(part, torch.nn.ModuleList) and key.isdigit() and 0 < len(part) <= int(key):
+            part.append(deepcopy(next(part.children())))
+            metrics: Any = filter(is_metric, part[-1].modules())
+            for metric in metrics:
+                metric.reset()
+        part = getattr(part, key, None)
 
 
 def _load_metric(metric: Any, state: dict[str, Any]) -> None:

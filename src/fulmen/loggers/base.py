@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -191,8 +192,25 @@ class FolderLogger(Logger):
     @property
     def log_dir(self) -> str:
         """The run's folder: `save_dir/name/version_N`, or the version itself where it is a text."""
+        return self.version_dir
+
+    @property
+    def version_dir(self) -> str:
         version = self.version
         return join(self.root_dir, version if isinstance(version, str) else f"version_{version}")
+
+    def take_folder(self, mark: str) -> None:
+        """Begin in the folder of a start that was killed before it had begun, or in a new one, and put `mark` there."""
+        if is_remote(self.root_dir):
+            return
+        marked = sorted(Path(self.root_dir).glob(f"version_*/{mark}"))
+        if self._version is None and marked:
+            self._version = int(marked[-1].parent.name.rpartition("_")[2])
+        if exists(join(self.version_dir, mark)):
+            for path in Path(self.version_dir).rglob("events.out.tfevents.*"):
+                path.unlink()
+        os.makedirs(self.version_dir, exist_ok=True)
+        Path(self.version_dir, mark).touch()
 
     def continues(self, state: Mapping[str, Any]) -> bool:
         """Whether `state` is of the run that this logger stands for; if so, its version is taken over."""

@@ -172,6 +172,8 @@ class EvaluateLoop:
         else:
             for module, mode in self.modes.items():
                 module.training = mode
+        if train:
+            self.modes = {}
 
     def run_loader(self, loader_idx: int, count: int | float) -> None:
         trainer, logs, stage, hooks = self.trainer, self.trainer.logs, self.stage, self.trainer.hooks

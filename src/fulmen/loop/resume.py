@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fulmen import kept, seed
+from fulmen import seed
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED
-from fulmen.values import is_metric
 
 if TYPE_CHECKING:
     from fulmen.loop.train import TrainLoop
@@ -23,6 +22,7 @@ def loop_state(loop: TrainLoop) -> dict[str, Any]:
         "closed": loop.batch_idx == loop.progress.batch,  # the next batch is in hand
         "ending": loop.ending,
         "should_stop": loop.trainer.should_stop and loop.trainer.signals.received is None,
+        **loop.again.state_dict(),
         **(moved_by_validation(loop) if loop.before is None else loop.before),
     }
     if loop.progress.point != EPOCH_ENDED and loop.is_open and loop.fetch is not None:
@@ -33,20 +33,12 @@ def loop_state(loop: TrainLoop) -> dict[str, Any]:
 def moved_by_validation(loop: TrainLoop) -> dict[str, Any]:
     """A checkpoint within validation holds what was before it, for it is run again."""
     sources = {"train": loop.source.state_dict(), "val": loop.validation.source.state_dict()}
-    moved = {name: kept.changes(part, asked=False) for name, part in owners(loop).items()}
-    own = {name: held for name, held in moved.items() if any(held.values())}
-    return {"rng": seed.capture(), "sources": sources, "validated": list(loop.validation.done), "own": own}
+    done = list(loop.validation.done)
+    return {"rng": seed.capture(), "sources": sources, "validated": done, **loop.again.own_state()}
 
 
-def owners(loop: TrainLoop) -> dict[str, Any]:
-    """What may keep something without saying so: modules, and callbacks and a datamodule without a state_dict."""
-    module, found = loop.trainer.lightning_module, {}
-    for number, part in enumerate([*loop.trainer.callbacks, loop.trainer.datamodule]):
-        ours: Any = next((kind for kind in type(part).__mro__ if kind.__module__.startswith("fulmen.")), None)
-        named = getattr(ours, "__name__", "") in ("Callback", "LightningDataModule")
-        if named and type(part).state_dict is ours.state_dict:
-            found[f"{type(part).__qualname__} {number}"] = part
-    return found | {f"module {name}": part for name, part in module.named_modules() if not is_metric(part)}
+def group_counts(trainer: Any) -> list[int]:
+    return [len(optimizer.param_groups) for optimizer in trainer.optimizers]
 
 
 def keeps_gradients(loop: TrainLoop) -> bool:
@@ -63,8 +55,7 @@ def take_over(loop: TrainLoop, state: dict[str, Any]) -> None:
     sources = state.get("sources", {})
     loop.source.former, loop.validation.source.former = sources.get("train"), sources.get("val")
     loop.validation.former = state.get("validated", [])
-    own = state.get("own", {})  # not for fit(ckpt_path=PATH): what that begins with is the program's
-    loop.owners_again = lambda: kept.put_parts_back(owners(loop), own if loop.same_run else {}, anew=False)
+    loop.again.load(state)
     loop.row_at = state.get("row_at", loop.progress.stepped)
     loop.step.stepping = state.get("stepping", True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from fulmen import data, kept, position
@@ -38,6 +39,9 @@ class Source:
         self.lengths: list[int | float] = []
         self.loaded_epoch = 0
         self.rng: dict[str, Any] | None = None  # the random states of then
+        self.first: kept.Noted | None = None  # what whoever makes the loaders kept before it made the first ones
+        self.owned: dict[str, Any] = kept.NOTHING  # and what it had changed before it made these
+        self.begun: list[dict[str, Any]] = []  # what their parts had, when their lengths were asked
         self.former: dict[str, Any] | None = None  # the state to take over as soon as the loaders are there
 
     def _brings(self, owner: Any) -> bool:
@@ -61,10 +65,16 @@ class Source:
 
     def load(self, strategy: Strategy, sampler: bool, overfit: bool, epoch: int = 0) -> None:
         """Get the loaders and make them ready for this rank."""
-        with isolate_rng() if self.former is not None else nullcontext():
-            if self.former is not None:
-                restore(self.former["rng"])
-            self.rng = capture()
+        former = self.former or {}
+        if self.first is None and self.owner is not None:
+            self.first = kept.note(self.owner)
+        with isolate_rng() if former else nullcontext():
+            if former:
+                restore(former["rng"])
+            owned = former.get("owned", kept.NOTHING)
+            later = kept.holds(self.owner, owned["counters"])
+            kept.put_back(self.owner, owned, anew=False)
+            self.rng, self.owned = capture(), kept.changes(self.owner, False, self.first)
             self.raw = self.given if self.owner is None else method(self.owner, self.hook)()
         self.loaded_epoch = epoch
         argument = self.argument if self.owner is None else f"{type(self.owner).__name__}.{self.hook}"
@@ -73,14 +83,18 @@ class Source:
                 f"{argument} returned None; it must return a DataLoader or another iterable."
             )
         self.loaders = self._arrange(argument, strategy, sampler, overfit)
+        parts = [kept.moving_parts(loader) for loader in self._parts()]
+        for part, held in zip_longest(parts, former.get("begun", ())[: len(parts)], fillvalue={}):
+            kept.watch(*part.values(), again=False)
+            kept.put_parts_back(part, held, anew=False)
+        self.begun = [{path: kept.changes(one, False) for path, one in part.items()} for part in parts]
         self.lengths = [data.loader_length(loader) for loader in self.loaders]
-        for loader in self._parts():
-            kept.watch(*kept.moving_parts(loader).values())
         if self.former is not None:
             state, self.former = self.former, None
             self.loaded_epoch = state["loaded_epoch"]
             for loader, held in zip(self._parts(), state["loaders"], strict=False):
                 position.put_all_back(loader, held)
+        kept.put_back(self.owner, later, anew=False)
 
     def _parts(self) -> list[Any]:
         return [part for loader in self.loaders for part in getattr(loader, "flattened", [loader])]
@@ -95,6 +109,8 @@ class Source:
         return {
             "loaded_epoch": self.loaded_epoch,
             "rng": self.rng,
+            "owned": self.owned,
+            "begun": self.begun,
             "loaders": [position.state_of_all(loader) for loader in self._parts()],
         }
 

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fulmen import data, kept, seed
+from fulmen import data, seed
 from fulmen.checkpoint import find, state
 from fulmen.errors import MisconfigurationException
 from fulmen.logs import TRAIN_BATCH, TRAIN_EPOCH, LogStore
 from fulmen.loop import rows
 from fulmen.loop.account import Account, counted, is_idle
+from fulmen.loop.again import Again
 from fulmen.loop.evaluate import EvaluateLoop
 from fulmen.loop.faster import speed_up
 from fulmen.loop.fetch import Fetch, Pull
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, VALIDATION_OVER, Progress
-from fulmen.loop.resume import finish_batch, moved_by_validation, owners
+from fulmen.loop.resume import finish_batch, group_counts, moved_by_validation
 from fulmen.loop.schedule import Schedule
 from fulmen.loop.source import Source
 from fulmen.loop.step import ManualStep, Step
@@ -69,8 +70,7 @@ class TrainLoop:
         self.same_run = False  # whether a checkpoint is gone on from by the call that made it
         self.begins = False  # whether that call would, but there is no checkpoint yet
         self.resume: dict[str, Any] | None = None  # what a checkpoint held, until the loop stands where it was taken
-        self.logs_again: Callable[[], None] | None = None  # puts back what that checkpoint held of logged values
-        self.owners_again: Callable[[], None] = lambda: None  # and what of the user's objects
+        self.again = Again(self)  # what that checkpoint held that the hooks of a start may change
         self.before: dict[str, Any] | None = None  # while validation runs: what it moves until it is over
         self.metrics_before: dict[str, Any] = {}
         self.loggers_before: list[dict[str, Any]] | None = None
@@ -99,6 +99,7 @@ class TrainLoop:
     def take(self, step: Step, schedulers: Schedulers) -> None:
         """The parts that need the optimizers, whose making may ask this loop for its estimates."""
         self.step, self.schedulers = step, schedulers
+        self.again.groups = group_counts(self.trainer)
 
     step: Step
     schedulers: Schedulers
@@ -114,12 +115,13 @@ class TrainLoop:
         if self.trainer.global_rank and self.resume is None and not self.progress.batches:
             seed.part(self.trainer.global_rank)
         self.logs.enter(TRAIN_EPOCH)
+        self.again.before_start()
         for hook in self.hooks.on_train_start:
             hook()
-        kept.watch(*owners(self).values())
-        self.owners_again()
+        self.again.after_start()
         if self.begins and not self.progress.batches:
             find.save_beginning(self.trainer)
+        find.has_begun(self.trainer)
         while not self.finished():
             self.run_epoch()
         self.logs.enter(None)
@@ -265,11 +267,10 @@ class TrainLoop:
         data.set_epoch(loader, epoch)
         trainer.refresh_hooks()
         self.logs.enter(TRAIN_EPOCH)
+        self.again.before_epoch(resume is not None)
         for hook in self.hooks.on_train_epoch_start:
             hook()
-        if resume is not None and self.logs_again is not None:
-            self.logs_again()  # what these hooks log is in it
-            self.owners_again()
+        self.again.after_epoch_start(resume is not None)
         trainer.refresh_hooks()
         self.configure_step()
         self.schedule.start_epoch()
@@ -299,6 +300,7 @@ class TrainLoop:
             self.fetch.start(f"{self.trainer.global_rank} train {self.progress.batches}")
             return
         self.fetch.resume(resume["loader"], self.progress.batch)
+        self.again.put_own_back()  # a batch that was fetched ahead may have come of what they kept before
         if resume["rng"] is not None:
             seed.restore(resume["rng"])
 

@@ -1,0 +1,164 @@
+"""A run that goes on does nothing twice that it did before, and finds what grew as it went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from exact.situations import ALL, Net, Noisy, fit, kept
+from exact.test_resume import Killed, check
+from torch import Tensor
+from torch.optim import SGD
+from torch.utils.data import DataLoader, IterableDataset
+from torchmetrics import MeanMetric
+from torchmetrics.wrappers import MetricTracker
+
+import fulmen as L
+
+
+class HooksOnce(Net):
+    """Hooks of a start that change rates, weights, groups, modes."""
+
+    def on_train_start(self) -> None:
+        self.net[0].weight.data.mul_(1.1)
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        optimizer = self.optimizers().optimizer
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.9
+        if self.current_epoch == 1:
+            self.net[3].weight.data.mul_(0.5)
+            optimizer.add_param_group({"params": list(self.net[2].parameters()), "lr": 0.003})
+            self.net[2].eval()
+
+    def configure_optimizers(self) -> Any:
+        return SGD([*self.net[0].parameters(), *self.net[3].parameters()], 0.05, momentum=0.9)
+
+
+class Meter:
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def update(self, value: float) -> None:
+        self.values.append(value)
+
+
+class Grows(Net):
+    """A buffer and a list of metrics get longer; a meter and networks that are nobody's part."""
+
+    def __init__(self, kill: Any) -> None:
+        super().__init__(kill)
+        self.register_buffer("bank", torch.zeros(0, 4))
+        self.tracker = MetricTracker(MeanMetric(), maximize=False)
+        self.meters = {"loss": Meter()}
+        self.averaged = [torch.nn.Linear(8, 1)]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.bank = torch.cat([self.bank, batch[1]])[-10:]
+        self.meters["loss"].update(loss.item())
+        with torch.no_grad():
+            for mean, now in zip(self.averaged[0].parameters(), self.net[3].parameters(), strict=True):
+                mean.lerp_(now, 0.1)
+        self.log("kept", sum(self.meters["loss"].values) + self.averaged[0].weight.detach().sum())
+        return loss + self.bank.mean() * self.net[0].weight.mean()
+
+    def on_validation_epoch_start(self) -> None:
+        self.tracker.increment()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.tracker.update(self.loss(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("best", self.tracker.best_metric())
+
+
+class Reloads(Net):
+    """Makes its loaders anew from what it has chosen so far, which they share with it."""
+
+    def __init__(self, kill: Any) -> None:
+        super().__init__(kill)
+        self.pool, self.loads = [0, 1, 2, 3, 4, 5], 0
+
+    def train_dataloader(self) -> Any:
+        self.loads += 1
+        return DataLoader(
+            torch.utils.data.Subset(Noisy(), self.pool), batch_size=1 + self.loads, shuffle=True, drop_last=True
+        )
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.pool.extend(range(len(self.pool), len(self.pool) + 5))
+
+
+class Replay(IterableDataset[Any]):
+    def __init__(self, memory: list[Tensor]) -> None:
+        self.memory = memory
+
+    def __iter__(self) -> Any:
+        for _ in range(6):
+            chosen = torch.randint(len(self.memory), (3,))
+            yield chosen, torch.stack([self.memory[index] for index in chosen.tolist()])
+
+
+class Plays(Net):
+    """Its data are what it has seen."""
+
+    def __init__(self, kill: Any) -> None:
+        super().__init__(kill)
+        self.memory = [torch.ones(4), torch.zeros(4)]
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(Replay(self.memory), batch_size=None)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.memory.append(torch.rand(4))
+        return super().training_step(batch, batch_idx)
+
+
+@dataclass
+class Collates:
+    """Without a hash."""
+
+    seen: int = 0
+
+    def __call__(self, samples: Any) -> Any:
+        self.seen += 1
+        number, x = torch.utils.data.default_collate(samples)
+        return number, x + self.seen / 100
+
+
+SITUATIONS = {
+    "hooks once": kept(HooksOnce, max_epochs=4),
+    "grows": kept(Grows, val_check_interval=3),
+    "loads anew": kept(Reloads, reload_dataloaders_every_n_epochs=1, max_epochs=4),
+    "its own memory": kept(Plays),
+    "a dataclass": kept(train=lambda: DataLoader(Noisy(), batch_size=3, shuffle=True, collate_fn=Collates())),
+}
+ALL.update(SITUATIONS)
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_what_a_start_does_once_more_is_undone(name, tmp_path, monkeypatch):
+    check(monkeypatch, tmp_path, name, [[("train", 9), ("val", 12)]], every=2)
+
+
+def test_a_start_that_was_killed_before_it_began_leaves_no_folder_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def kill(place: str, count: int) -> None:
+        if place == "val" and not L.Trainer.started:  # type: ignore[attr-defined]
+            raise Killed
+
+    monkeypatch.setattr(L.Trainer, "started", False, raising=False)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            fit("shuffled", kill)
+    L.Trainer.started = True  # type: ignore[attr-defined]
+    fit("shuffled", kill)
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["version_0"]
+    assert not list(tmp_path.rglob(".begins*"))
