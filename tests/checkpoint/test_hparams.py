@@ -335,6 +335,21 @@ def test_arguments_that_were_left_out_are_asked_for():
     assert Wrap.load_from_checkpoint(path, net=nn.Linear(2, 1)).hparams.lr == 0.7
 
 
+def test_where_a_default_stands_in_for_what_was_left_out_it_is_told():
+    class Model(L.LightningModule):
+        def __init__(self, tool=None, lr=0.1):
+            super().__init__()
+            self.save_hyperparameters()
+
+    with pytest.warns(UserWarning, match=r"\['tool'\] are not plain data"):
+        path = saved(Model(object()))
+    with pytest.warns(
+        UserWarning, match=r"'a.ckpt' does not hold the hyperparameters \['tool'\].*'a.ckpt', tool=...\)"
+    ):
+        Model.load_from_checkpoint(path)
+    assert Model.load_from_checkpoint(path, tool=3).hparams.tool == 3
+
+
 def test_an_unknown_argument_is_refused_with_the_nearest_right_one():
     with pytest.raises(TypeError, match=r"Wrap has no argument 'los', only net, loss, lr. Did you mean 'loss'\?"):
         Wrap.load_from_checkpoint(wrapped(), net=nn.Linear(2, 1), los=1)

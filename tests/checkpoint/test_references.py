@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchmetrics
 from callbacks.small import QUIET
 from torch import nn
 
@@ -50,6 +51,31 @@ def test_they_come_back_with_their_settings_and_weights():
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        torchmetrics.MeanAbsoluteError(), torchmetrics.Accuracy("multiclass", num_classes=4, top_k=2),
+        torchmetrics.FBetaScore("binary", beta=0.5, threshold=0.3), torchmetrics.MeanMetric(), torchmetrics.AUROC,
+    ],
+    ids=["error", "accuracy", "score", "mean", "class"],
+)  # fmt: skip
+def test_metrics_come_back_too(metric):
+    trained(Net(body(), metric))
+    again = Net.load_from_checkpoint("a.ckpt").criterion
+    if metric is torchmetrics.AUROC:
+        assert again is metric
+        return
+    assert type(again) is type(metric)
+    assert [getattr(again, name, None) for name in ("num_classes", "top_k", "beta", "threshold")] == [
+        getattr(metric, name, None) for name in ("num_classes", "top_k", "beta", "threshold")
+    ]
+
+
+def test_metrics_of_metrics_are_left_out():
+    assert references.describe(torchmetrics.MinMaxMetric(torchmetrics.MeanMetric())) is None
+    assert references.describe(torchmetrics.MetricCollection([torchmetrics.MeanMetric()])) is None
+
+
 def test_an_argument_that_is_given_counts():
     trained(Net(body()))
     again = Net.load_from_checkpoint("a.ckpt", act=torch.tanh)
@@ -85,8 +111,9 @@ def test_what_was_changed_since_it_was_made_is_not_described():
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "builtins.eval", "torch.load", "torch.hub.load", "torch.nn.functional.importlib", "torch.nn.os", "x"],
-)
+    ["os.system", "builtins.eval", "torch.load", "torch.hub.load", "torch.nn.functional.importlib", "torch.nn.os", "x",
+     "torchmetrics.regression.torch", "torchmetrics.utilities.data.torch"],
+)  # fmt: skip
 @pytest.mark.parametrize("form", ["name", "make"])
 def test_a_file_gets_no_function_that_it_names_but_those_of_torch_that_compute(name, form):
     trained(Net(body()))

@@ -300,6 +300,7 @@ def _make(target: Any, checkpoint: dict[str, Any], name: str, hparams_file: Any,
             f"{cls.__name__} needs {', '.join(missing)}, which {name} does not hold. Pass what is missing: {call}."
         )
     if cls is target:
+        _say_left_out(cls, checkpoint, name, {**given, **arguments})
         return cls(**arguments)
     if not missing or not isinstance(target, nn.Module):
         raise TypeError(
@@ -311,6 +312,17 @@ def _make(target: Any, checkpoint: dict[str, Any], name: str, hparams_file: Any,
         f"so the result is a copy of that instance with the weights of the file. Better call {call}."
     )
     return copy.deepcopy(target)
+
+
+def _say_left_out(cls: Any, checkpoint: dict[str, Any], file: str, given: dict[str, Any]) -> None:
+    """Defaults stand in silently for what saving has left out."""
+    left = checkpoint.get("fulmen", {}).get("omitted", {}).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, ())
+    if left := [name for name in left if name not in given]:
+        call = f"{cls.__name__}.load_from_checkpoint({', '.join([file, *(f'{one}=...' for one in left)])})"
+        rank_zero_warn(
+            f"{file} does not hold the hyperparameters {left}, which were no plain data: {cls.__name__} is made "
+            f"without them. Better call {call}."
+        )
 
 
 def _referred(cls: Any, checkpoint: dict[str, Any], file: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""torch's own modules, classes and functions among the hyperparameters: kept as what to call, and had again."""
+"""Modules, classes and functions of torch, and torchmetrics, among the hyperparameters: had again by what to call."""
 
 from __future__ import annotations
 
 import inspect
 import sys
+from contextlib import suppress
+from importlib import import_module
 from types import BuiltinFunctionType
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 PLACES = ("torch.nn", "torch.nn.functional", "torch.optim", "torch.optim.lr_scheduler", "torch")
+METRICS = ("torchmetrics.classification", "torchmetrics.regression", "torchmetrics.aggregation")
 _HOLDERS = (nn.Sequential, nn.ModuleList)
 
 
@@ -24,9 +27,8 @@ def describe(value: Any) -> dict[str, Any] | None:
         except Exception:  # arguments that cannot be told from the attributes
             return None
         return {"make": made, "weights": value.state_dict()} if is_same else None
-    name = getattr(value, "__name__", "")
-    place = next((place for place in PLACES if _find(f"{place}.{name}") is value), None)
-    return None if place is None else {"name": f"{place}.{name}"}
+    name = _name(value)
+    return None if name is None else {"name": name}
 
 
 def obtain(description: dict[str, Any]) -> Any:
@@ -38,27 +40,37 @@ def obtain(description: dict[str, Any]) -> Any:
     return module
 
 
+def _name(value: Any) -> str | None:
+    """Where a class or function is found."""
+    name = getattr(value, "__name__", "")
+    places = PLACES + (METRICS if "torchmetrics" in sys.modules else ())
+    return next((f"{place}.{name}" for place in places if _find(f"{place}.{name}") is value), None)
+
+
 def _find(dotted: str) -> Any:
-    """A class or function of torch's that makes or computes something; None for all else, whatever a file names."""
+    """A class or function that makes or computes something; None for all else, whatever a file names."""
     place, _, name = str(dotted).rpartition(".")
-    value = getattr(sys.modules[place], name, None) if place in PLACES else None
+    if place in METRICS:
+        with suppress(ImportError):
+            import_module(place)
+    value = getattr(sys.modules.get(place), name, None) if place in PLACES + METRICS else None
     if place == "torch" or isinstance(value, BuiltinFunctionType):
         return value if isinstance(value, BuiltinFunctionType) else None
-    own = str(getattr(value, "__module__", "")).startswith(("torch.nn.", "torch.optim."))
+    own = str(getattr(value, "__module__", "")).startswith(("torch.nn.", "torch.optim.", *METRICS))
     return value if own and callable(value) else None
 
 
 def _found(dotted: str) -> Any:
     if (value := _find(dotted)) is None:
-        raise LookupError(f"torch has no {dotted!r}")
+        raise LookupError(f"there is no {dotted!r} here")
     return value
 
 
 def _described(module: nn.Module) -> dict[str, Any] | None:
-    """Class, arguments and training mode; torch's modules keep the arguments as attributes."""
+    """Class, arguments and training mode; such modules keep the arguments as attributes."""
     kind = type(module)
-    found: dict[str, Any] = {"name": f"torch.nn.{kind.__name__}", "training": module.training}
-    if _find(found["name"]) is not kind or module._forward_hooks or module._forward_pre_hooks:
+    found: dict[str, Any] = {"name": _name(kind), "training": module.training}
+    if found["name"] is None or module._forward_hooks or module._forward_pre_hooks:
         return None
     if kind in _HOLDERS:
         children = {name: _described(child) for name, child in module.named_children()}
@@ -87,7 +99,7 @@ def _is_alike(one: nn.Module, other: nn.Module) -> bool:
     shapes = [{name: (t.shape, t.dtype) for name, t in module.state_dict().items()} for module in (one, other)]
     settings = [
         [(name, value) for part in module.modules() for name, value in vars(part).items()
-         if not name.startswith("_") and not isinstance(value, torch.Tensor)]
+         if not name.startswith("_") and not isinstance(value, torch.Tensor) and not hasattr(value, "__wrapped__")]
         for module in (one, other)
     ]  # fmt: skip
     return shapes[0] == shapes[1] and settings[0] == settings[1]
