@@ -62,7 +62,7 @@ def below(root: Any, known: set[int]) -> dict[str, Any]:
 
     Those in `known` are kept elsewhere.
     """
-    return _walk(_held(root, "", lambda name, each: _is_users(each) or has_state(each)), False, known)
+    return _walk(_held(root, "", lambda name, each: _keeps(each)), False, known)
 
 
 def _walk(queue: list[tuple[str, Any]], is_data: bool, known: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _walk(queue: list[tuple[str, Any]], is_data: bool, known: Any) -> dict[str, 
         names = () if not is_data else BELOW[:2] if is_loader and part.num_workers else BELOW
 
         def wanted(name: str, each: Any, names: Any = names, is_loader: bool = is_loader) -> bool:
-            return name in names or (_is_users(each) and not is_loader) or (not is_data and has_state(each))
+            return name in names or (_is_users(each) and not is_loader if is_data else _keeps(each))
 
         queue += _held(part, path, wanted)
     return found
@@ -93,6 +93,10 @@ def _held(part: Any, path: str, wanted: Any) -> list[tuple[str, Any]]:
         chosen = [each for each in several[:MOST_PARTS] if wanted(name, each)]
         found += [(f"{path}.{name}{number or ''}", each) for number, each in enumerate(chosen)]
     return found
+
+
+def _keeps(part: Any) -> bool:
+    return not _is_ours(part) and (_is_users(part) or has_state(part))
 
 
 def _is_users(part: Any) -> bool:
@@ -120,6 +124,8 @@ def watch(*parts: Any, again: bool = True) -> None:
 
     What is large by then is data, and left alone. Without `again` what was noted before stands.
     """
+    for gone in [number for number, noted in _first.items() if noted.of() is None]:
+        del _first[gone]
     for part in parts:
         if not isinstance(part, (DataLoader, Stateless)) and (again or _noted(part) is None):
             with suppress(TypeError):  # of what nothing can refer to
@@ -127,12 +133,12 @@ def watch(*parts: Any, again: bool = True) -> None:
 
 
 def note(part: Any) -> Noted:
-    attributes, here = _attributes(part), id(part)
+    attributes = _attributes(part)
     values = {name: _plain(value, Stamp, NOTED) for name, value in attributes.items()}
     objects = {n: v for n, v in attributes.items() if values[n] is not NOT_PLAIN and hasattr(v, "__setitem__")}
     objects = {n: ref(v) if isinstance(v, torch.Tensor) else lambda v=v: v for n, v in objects.items()}
     values[STATE] = _stamps(part) if isinstance(part, torch.nn.Module) else NOT_PLAIN
-    return Noted(ref(part, lambda _: _first.pop(here, None)), values, objects)
+    return Noted(ref(part), values, objects)
 
 
 def changes(part: Any, asked: bool = True, since: Noted | None = None) -> dict[str, Any]:
