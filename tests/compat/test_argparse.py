@@ -126,6 +126,7 @@ def test_where_a_fit_begins_may_be_assigned():
 
     module, trainer = Notes(), make_trainer(max_epochs=4)
     trainer.current_epoch, trainer.global_step = 2, 10
+    assert make_trainer().global_step == 0  # what has not run yet shares its counters with no other
     trainer.fit(module, numbers(3))
 
     assert module.begun == [(2, 10), (3, 13)]

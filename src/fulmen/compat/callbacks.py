@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from typing import Any
 
 import torch
@@ -56,9 +57,10 @@ def settable(counter: str, today: Any) -> property:
 
     def assign(trainer: Any, value: int) -> None:
         warn_once("trainer.current_epoch and trainer.global_step are kept by the trainer and checkpoints today.")
-        setattr(trainer.progress, counter, value)
         if not trainer.training:
+            trainer.progress = copy(trainer.progress)  # a new trainer's is that of all new trainers
             trainer.callbacks.append(Begin(counter, value))
+        setattr(trainer.progress, counter, value)
 
     return today.setter(assign)
 
