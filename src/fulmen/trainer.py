@@ -13,7 +13,6 @@ from fulmen import strategy as strategies
 from fulmen.checkpoint import state
 from fulmen.datamodule import LightningDataModule
 from fulmen.errors import MisconfigurationException
-from fulmen.loop.results import show
 from fulmen.loop.source import Source
 from fulmen.module import LightningModule
 from fulmen.run import Run
@@ -238,6 +237,8 @@ class Trainer(Run):
         if isinstance(results, BaseException):
             raise results
         if verbose and self.is_global_zero and results:
+            from fulmen.loop.results import show
+
             show(verb, results)
         return results
 
