@@ -205,6 +205,15 @@ def test_what_is_infinite_from_the_start_may_stay_so(spoiled):
         assert torch.load(kept[0].best_model_path)["state_dict"]["later"].isinf().all()
 
 
+def test_layers_whose_size_the_first_batch_tells_hold_nothing_yet():
+    class Module(Net):
+        def __init__(self) -> None:
+            super().__init__("nothing")
+            self.net[0] = nn.LazyLinear(4)
+
+    assert fit(Module(), resume="auto", enable_checkpointing=True).global_step == 20
+
+
 @pytest.mark.parametrize(("kind", "large"), [(torch.float32, 3e38), (torch.float16, 6e4)])
 def test_weights_whose_squares_are_too_large_are_good(kind, large):
     class Module(Net):

@@ -182,6 +182,15 @@ class Reads(Net):
         return {**output, "loss": output["loss"] * (1 if output["loss"].item() > 9 else 2)}
 
 
+class Elsewhere(Net):
+    """An option of the optimizer that a recording would not see change."""
+
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        optimizer.param_groups[0]["rate"] = torch.ones((), device="meta")
+        return optimizer
+
+
 class Hooked(Net):
     def on_after_backward(self):
         pass
@@ -200,6 +209,7 @@ UNFIT = [
     (Counts, {}, "a recorded step gave other weights than the same step as it is written"),
     (Reads, {}, "its recording failed: operation not permitted when stream is capturing"),
     (Adam, {}, "its recording failed: operation not permitted when stream is capturing"),
+    (Elsewhere, {}, "the optimizer's rate is a tensor on meta, not on cpu"),
     (Hooked, {}, "a hook runs between the forward pass and the optimizer's step"),
     (Net, {"accumulate_grad_batches": 2}, "gradients are accumulated"),
     (Net, {"nonfinite": "skip"}, "nonfinite='skip' looks at its gradients"),

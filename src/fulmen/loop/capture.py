@@ -173,6 +173,10 @@ class CapturedStep(AutomaticStep):
         ):  # fmt: skip
             if wrong:
                 raise Unfit(reason)
+        for group in self.optimizer.param_groups:
+            for name, value in group.items():
+                if isinstance(value, Tensor) and value.device != device:  # a recording holds its value of now
+                    raise Unfit(f"the optimizer's {name} is a tensor on {value.device}, not on {device}")
         RECORDERS[device.type].check(self.optimizer)
 
     def _key(self, batch: Any) -> Any:

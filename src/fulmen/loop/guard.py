@@ -40,7 +40,9 @@ class Guard:
         self.earlier: tuple[Tensor, Any, int] | None = None  # those before, on their way to the host
         self.rewinds: dict[str, int] = {}
         self.told = False
-        _FINITE[step.module] = {name for name, tensor in _untrained(step.module) if _first([(name, tensor)]) is None}
+        held = [(name, tensor) for name, tensor in _untrained(step.module) if tensor.numel()]
+        sound = not held or _square_is_finite([tensor for _, tensor in held])
+        _FINITE[step.module] = {name for name, tensor in held if sound or _first([(name, tensor)]) is None}
         # What a forward pass changes, as it was behind the last good one
         self.buffers = [b for b in step.module.buffers() if b.is_floating_point()] if mode == "skip" else []
         self.good = [buffer.clone() for buffer in self.buffers]
