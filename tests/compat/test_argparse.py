@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
+from importlib import import_module
 
 import pytest
 from small import Net, make_trainer, numbers
@@ -8,6 +10,8 @@ from torch import nn
 
 import fulmen as L
 from fulmen.compat import argparse, bases
+from fulmen.compat.finder import Finder
+from fulmen.demos import BoringModel
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -131,3 +135,12 @@ def test_where_a_fit_begins_may_be_assigned():
 
     assert module.begun == [(2, 10), (3, 13)]
     assert trainer.global_step == 16
+
+
+def test_fit_returned_1_until_1_3(monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    import_module("pytorch_lightning.callbacks")
+    assert trainer("--fast_dev_run").fit(BoringModel()) == 1
+
+    import_module("pytorch_lightning.callbacks.timer")
+    assert trainer("--fast_dev_run").fit(BoringModel()) is None

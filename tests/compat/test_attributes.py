@@ -36,7 +36,8 @@ def trainer() -> L.Trainer:
         ("use_amp", False), ("amp_backend", None), ("data_parallel", False), ("proc_rank", 0), ("max_nb_epochs", 2),
         ("min_nb_epochs", None), ("nb_gpu_nodes", 1), ("batch_idx", 2), ("total_batch_idx", 5),
         ("running_sanity_check", False),
-        ("disable_validation", True), ("progress_bar_dict", {}), ("slurm_job_id", None), ("terminate_on_nan", True),
+        ("disable_validation", True), ("progress_bar_dict", {"loss": "nan"}), ("slurm_job_id", None),
+        ("terminate_on_nan", True),
         ("track_grad_norm", False), ("weights_summary", None), ("resume_from_checkpoint", None), ("tuning", False),
         ("should_rank_save_checkpoint", True), ("tested_ckpt_path", None), ("optimizer_frequencies", []),
     ],
@@ -53,6 +54,23 @@ def test_parts_of_the_trainer_under_their_old_names(trainer):
     assert trainer.lr_schedulers[0]["scheduler"] is trainer.lr_scheduler_configs[0].scheduler
     assert trainer.lr_schedulers[0]["interval"] == "epoch"
     assert trainer.weights_save_path == trainer.default_root_dir
+
+
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+def test_the_loader_of_training_before_it_is_made():
+    class Counting(BoringModel):
+        def setup(self, stage):
+            source = self.trainer._data_connector._train_dataloader_source
+            self.seen = [len(source.dataloader().dataset), source.instance is self]
+
+    given, own = Counting(), Counting()
+    L.Trainer(**QUIET, max_epochs=0).fit(given, own.val_dataloader())
+    trainer = L.Trainer(**QUIET, max_epochs=0)
+    trainer.fit(own)
+
+    assert given.seen == [64, False]
+    assert own.seen == [64, True]
+    assert trainer.data_connector.datamodule is None
 
 
 def test_the_notice_names_todays_spelling(trainer):

@@ -10,7 +10,7 @@ from compat.trainers import QUIET, SMALL
 
 import fulmen as L
 from fulmen.callbacks import ProgressBar, TQDMProgressBar
-from fulmen.compat import bars
+from fulmen.compat import bars, bases
 from fulmen.demos import BoringModel
 
 pytest.importorskip("tqdm")
@@ -110,3 +110,21 @@ def test_a_bar_may_leave_out_what_the_module_says():
     L.Trainer(**QUIET | SMALL | {"enable_progress_bar": True}, callbacks=[Less()]).fit(Says())
 
     assert found[-1] == {"own": 7}
+
+
+def test_the_last_loss_is_among_what_a_bar_shows_for_whom_it_asks():
+    class Constant(BoringModel):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx)["loss"] * 0 + 0.0625 * (batch_idx + 1)
+
+    class Asking(TQDMProgressBar):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            shown = self.get_metrics(trainer, pl_module)
+            asked.append((shown["loss"], "loss" in shown, trainer.progress_bar_dict["loss"]))
+            asked.append(bases.get_progress_bar_dict(pl_module))
+
+    asked: list[Any] = []
+    options = {"enable_progress_bar": True, "accumulate_grad_batches": 2}
+    L.Trainer(**QUIET | SMALL | options, callbacks=[Asking()]).fit(Constant())
+
+    assert asked == [("0.0625", False, "0.0625"), {"loss": "0.0625"}, ("0.125", False, "0.125"), {"loss": "0.125"}]

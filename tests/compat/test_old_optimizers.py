@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+
 import pytest
 import torch
 from compat.optimizing import Two, fit
@@ -9,6 +12,7 @@ from small import Net, make_trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from fulmen.callbacks import Callback
+from fulmen.compat.finder import Finder
 from fulmen.errors import MisconfigurationException
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -187,3 +191,12 @@ def test_each_optimizers_step_counts_where_the_module_steps_its_schedulers():
 
     assert fit(Later(), 6).global_step == 12
     assert fit(Later(), 6, max_steps=4, max_epochs=-1).global_step == 4
+
+
+def test_each_optimizers_step_counts_in_a_program_that_imports_what_came_with_1_6(monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    import_module("pytorch_lightning.callbacks")
+    assert fit(Two(), 6).global_step == 6
+
+    import_module("pytorch_lightning.strategies")
+    assert fit(Two(), 6).global_step == 12

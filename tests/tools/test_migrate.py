@@ -332,3 +332,27 @@ def test_the_hidden_state_is_not_logged():
 
     assert "self.log('seen', batch" in new
     assert "self.log('hiddens'" not in new
+
+
+def test_old_paths_in_a_text_of_yaml_are_pointed_out():
+    text = (
+        "import pytorch_lightning as pl\nCONFIG = '''\n  _target_: pytorch_lightning.callbacks.Timer\n"
+        "  class_path: \"pytorch_lightning.loggers.CSVLogger\"\n'''\nSAID = 'see pytorch_lightning: it is old'\n"
+    )
+
+    assert [(line, said.split("'")[1]) for line, said in migrate(text.encode())[1]] == [
+        (2, "pytorch_lightning.callbacks.Timer"), (2, "pytorch_lightning.loggers.CSVLogger"),
+    ]  # fmt: skip
+
+
+def test_a_counter_of_the_trainer_that_is_assigned_keeps_the_import():
+    text = (
+        "from pytorch_lightning import Trainer, seed_everything\n\nt = Trainer(max_epochs=4)\nt.current_epoch = 2\n"
+        "t.global_step += 1\nprint(t.current_epoch)\n"
+    )
+
+    new, notes, mixed = migrate(text.encode())
+
+    assert [line for line, _ in notes] == [4, 5]
+    assert b"from fulmen import seed_everything\nfrom pytorch_lightning import Trainer" in new
+    assert mixed

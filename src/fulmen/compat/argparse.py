@@ -8,10 +8,12 @@ from __future__ import annotations
 import inspect
 from argparse import ArgumentParser, Namespace
 from ast import literal_eval
+from functools import wraps
 from typing import Any
 
 from fulmen.compat import callbacks, loaders, loggers
 from fulmen.compat.arguments import DEFAULTS, RULES, asks_nothing
+from fulmen.compat.names import newest_import
 
 
 def defaults(cls: type) -> dict[str, Any]:
@@ -74,5 +76,17 @@ def complete(found: Any) -> None:
         found.default_attributes = classmethod(defaults)
         found.current_epoch = callbacks.settable("epoch", found.current_epoch)
         found.global_step = callbacks.settable("steps", found.global_step)
+        found.fit = _returning_one(found.fit)
         loaders.complete(found)
         loggers.complete_trainer(found)
+
+
+def _returning_one(function: Any) -> Any:
+    """`fit`, which returned 1 until 1.3, in a program that imports nothing newer."""
+
+    @wraps(function)
+    def fit(self: Any, *args: Any, **kwargs: Any) -> int | None:
+        function(self, *args, **kwargs)
+        return 1 if newest_import() < (1, 3) else None
+
+    return fit

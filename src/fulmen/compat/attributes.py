@@ -89,6 +89,26 @@ def _checkpoints(trainer: Any) -> SimpleNamespace:
     )
 
 
+def _data(trainer: Any) -> SimpleNamespace:
+    """The trainer's connector for data, of which programs asked the loader of training, before it was made."""
+
+    def source(stage: str) -> SimpleNamespace:
+        one = trainer.sources.get(stage)
+        made = (lambda: getattr(one.owner, one.hook)() if one.given is None else one.given) if one else lambda: None
+        return SimpleNamespace(dataloader=made, instance=one and one.owner)
+
+    stages = {f"_{stage}_dataloader_source": source(stage) for stage in ("train", "val", "test", "predict")}
+    hooks = SimpleNamespace(datamodule=trainer.datamodule, model=trainer.lightning_module)
+    return SimpleNamespace(**stages, _datahook_selector=hooks, trainer=trainer, datamodule=trainer.datamodule)
+
+
+def loss_shown(trainer: Any) -> dict[str, str]:
+    """The last loss as bars wrote it, from the start of training on."""
+    step = trainer.__dict__.get("step")
+    loss = (getattr(step, "output", None) or {}).get("loss", float("nan"))
+    return {} if step is None else {"loss": f"{float(loss) * step.accumulate:.3g}"}
+
+
 def _written(callback: str) -> Callable[[Any], Any]:
     return lambda trainer: any(type(one).__name__ == callback for one in trainer.callbacks)
 
@@ -107,6 +127,7 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(
         ("tested_ckpt_path", "validated_ckpt_path", "predicted_ckpt_path"), ("trainer.ckpt_path", lambda t: t.ckpt_path)
     ),
+    **dict.fromkeys(("data_connector", "_data_connector"), ("trainer.datamodule, trainer.train_dataloader", _data)),
     "get_model": ("trainer.lightning_module", lambda t: lambda: t.lightning_module),
     "lr_schedulers": ("trainer.lr_scheduler_configs", _schedulers),
     "optimizer_frequencies": ("gone", lambda t: []),
@@ -137,7 +158,7 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "total_batch_idx": ("trainer.progress.batches - 1", lambda t: _batches(t.train_loop).total.ready - 1),
     "running_sanity_check": ("trainer.sanity_checking", lambda t: t.sanity_checking),
     "disable_validation": ("not trainer.enable_validation", lambda t: not t.enable_validation),
-    "progress_bar_dict": ("trainer.progress_bar_metrics", lambda t: dict(t.progress_bar_metrics)),
+    "progress_bar_dict": ("trainer.progress_bar_metrics", lambda t: {**loss_shown(t), **t.progress_bar_metrics}),
     "tng_tqdm_dic": ("trainer.progress_bar_metrics", lambda t: dict(t.progress_bar_metrics)),
     "slurm_job_id": ("os.environ['SLURM_JOB_ID']", lambda t: int(os.environ.get("SLURM_JOB_ID", 0)) or None),
     "terminate_on_nan": ("Trainer(nonfinite='stop')", lambda t: t.options.nonfinite in (None, "stop")),

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from fulmen.callbacks import ProgressBar, TQDMProgressBar
+from fulmen.compat.attributes import loss_shown
 from fulmen.warn import warn_once
 
 STAGES = {"train": "_seen", "val": "_eval_seen", "test": "_eval_seen", "predict": "_eval_seen"}
@@ -18,6 +19,8 @@ def complete(found: Any = None) -> None:
     """Once: give the base of the bars what it had, or tqdm's its old name of the bar of training."""
     for stage, seen in STAGES.items():
         setattr(ProgressBar, f"{stage}_batch_idx", property(attrgetter(seen)))
+    if not hasattr(ProgressBar.get_metrics, "__wrapped__"):
+        ProgressBar.get_metrics = _with_loss(ProgressBar.get_metrics)  # type: ignore[method-assign]
     if found is TQDMProgressBar:
         found.main_progress_bar = found.train_progress_bar  # type: ignore[attr-defined]
         return
@@ -48,6 +51,25 @@ def _based(cls: Any, **_: Any) -> None:
     ):
         warn_once(TODAY)
         cls.__bases__ = tuple(TQDMProgressBar if base is ProgressBar else base for base in cls.__bases__)
+
+
+class _Shown(dict[str, Any]):
+    """What a bar shows, which has the loss for whom it asks; until 2.0 it was always shown."""
+
+    trainer: Any
+
+    def __missing__(self, name: str) -> Any:
+        return loss_shown(self.trainer)[name]
+
+
+def _with_loss(function: Any) -> Any:
+    @wraps(function)
+    def get_metrics(self: Any, trainer: Any, *args: Any) -> Any:
+        shown = _Shown(function(self, trainer, *args))
+        shown.trainer = trainer
+        return shown
+
+    return get_metrics
 
 
 def _counting(function: Any) -> Any:

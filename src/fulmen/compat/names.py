@@ -9,6 +9,7 @@ below `pytorch_lightning`, also spelt `lightning` and `lightning.pytorch`; a pat
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -401,6 +402,13 @@ def missing(path: str, name: str) -> str:
             fate = "has no counterpart here." if version == "-" else f"left Lightning in {version}."
             return fate + (f" Use {instead.replace('_', ' ')}." if instead != "-" else "")
     return ""
+
+
+def newest_import() -> tuple[int, ...]:
+    """The release that brought the newest of the old modules imported so far; `lightning` itself came with 1.8."""
+    imported = [name for name in sys.modules if name.partition(".")[0] in ROOTS]
+    known = [rows()[path].since for name in imported if (path := table_path(name))]
+    return max(tuple(map(int, since.split("."))) for since in [*known, "1.8" if "lightning" in imported else "0.5"])
 
 
 def _below(path: str, name: str) -> str:

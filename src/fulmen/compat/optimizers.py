@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fulmen.compat.names import newest_import
 from fulmen.errors import MisconfigurationException
 from fulmen.hooks import HookTable, accepts, positional
 from fulmen.loop.step import AutomaticStep, ManualStep, Step
@@ -105,7 +106,8 @@ class SeveralOptimizers(More, AutomaticStep):
 
     With frequencies [5, 1], the first optimizer has five batches, then the second has one. A sequence that is cut
     (`truncated_bptt_steps`) goes through all of this part by part. However many optimizers step, a batch counts as
-    one global step; a module with lr_scheduler_step is of the time in which each optimizer's step counted.
+    one global step; a module with lr_scheduler_step, or a program that imports what came with 1.6 or later, is of the
+    time in which each optimizer's step counted.
     """
 
     def __init__(self, *args: Any, frequencies: Sequence[int] = (), **kwargs: Any) -> None:
@@ -122,7 +124,7 @@ class SeveralOptimizers(More, AutomaticStep):
             self.ways.append((wrapped, wrapped.optimizer, self.direct, self.lean))
         if not self.optimizers:
             super().attach(hooks)
-        self.own_schedule = bool(hooks.lr_scheduler_step)
+        self.each_counts = bool(hooks.lr_scheduler_step) or newest_import() >= (1, 6)
         self.split_size = getattr(self.module, "truncated_bptt_steps", None)
         self.toggles_with = 2 if accepts(self.module.toggle_optimizer, 2) else 1
         self.untoggles_by_index = positional(self.module.untoggle_optimizer)[:1] == ["optimizer_idx"]
@@ -136,7 +138,7 @@ class SeveralOptimizers(More, AutomaticStep):
                 self.ran.append((index, self._turn(index, part, batch_idx)))
                 progress.steps, progress.stepped = before
         if self.stepping:
-            counted = len({index for index, _ in self.ran}) if self.own_schedule else 1
+            counted = len({index for index, _ in self.ran}) if self.each_counts else 1
             progress.steps, progress.stepped = progress.steps + counted, progress.stepped + 1
         outputs = [output for _, output in self.ran]
         return outputs if len(outputs) > 1 else outputs[0]

@@ -16,6 +16,7 @@ SILENT = ("fulmen.compat.names", "fulmen.compat.types")
 """Rooms of compat of which there is nothing to say."""
 
 OLD = re.compile(rf"({'|'.join(names.ROOTS)})(\.\w+)*")
+IN_YAML = re.compile(rf":\s*['\"]?(({'|'.join(names.ROOTS)})(\.\w+)+)")
 OF_LOGGERS = re.compile(rb"\b(self|super\(\))\.(_convert_params|_flatten_dict|_sanitize_params|_add_prefix|close)\(")
 """What loggers of one's own called on their base class, which has it only by the old import."""
 
@@ -198,6 +199,8 @@ def _string(script: Script, node: cst.SimpleString) -> None:
     text = literal(node) or ""
     call = script.parents[script.parents[node]]
     if not OLD.fullmatch(text):
+        for found in IN_YAML.finditer(text):
+            script.leave(node, f"the text names the old path {found[1]!r}; Fulmen's are other ones.")
         return
     if isinstance(call, cst.Call) and script.dotted(call.func) == "logging.getLogger":
         script.replace(node, f"{node.quote}fulmen{node.quote}")

@@ -279,7 +279,11 @@ def _attribute(script: Script, node: cst.Attribute) -> None:
     name = node.attr.value
     spoken, _ = attributes.TRAINER.get(name, ("", None))
     owner, parent = script.code(node.value), script.parents[node]
-    if name == "get_model" and isinstance(parent, cst.Call):
+    if name in ("current_epoch", "global_step") and isinstance(parent, (cst.AssignTarget, cst.AugAssign)):
+        made = script.assigned[owner]
+        keep = made[0].func if script.made_of(owner) and isinstance(made[0], cst.Call) else None
+        script.leave(node, f"{owner}.{name} is kept by the trainer and its checkpoints today.", keep=keep)
+    elif name == "get_model" and isinstance(parent, cst.Call):
         script.replace(parent, f"{owner}.lightning_module")
     elif name in SAME:
         script.replace(node, spoken.replace("trainer", owner, 1))
