@@ -79,6 +79,8 @@ def test_period_saves_every_n_epochs(name, tmp_path):
 def test_prefix_stands_before_the_name():
     assert quiet(ModelCheckpoint, prefix="mine").filename == "mine-{epoch}-{step}"
     assert quiet(ModelCheckpoint, filename="{epoch}", prefix="mine").filename == "mine-{epoch}"
+    joined = quiet(ModelCheckpoint, filepath="there/{epoch}", prefix="mine", save_last=True)
+    assert (joined.filename, joined.CHECKPOINT_NAME_LAST) == ("mine{epoch}", "minelast")
 
 
 @pytest.mark.parametrize(("monitor", "mode"), [("val_loss", "min"), ("val_acc", "max"), ("fmeasure", "max")])

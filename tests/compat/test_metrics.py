@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import pytest
@@ -151,3 +152,24 @@ def test_true_and_false_positives_and_negatives():
 def test_dice_score_leaves_out_the_background():
     assert functional.dice_score(SCORES, TARGET).item() == pytest.approx((2 / 3 + 2 / 3) / 2)
     assert functional.dice_score(SCORES, TARGET, bg=True).item() == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+
+
+def test_functions_of_0_8_and_their_names():
+    first, second = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.5, 2.0, 3.0])
+
+    assert functional.f1_score(LABELS, TARGET) == functional.f1(LABELS, TARGET, class_reduction="macro")
+    assert functional.f1_score(LABELS, TARGET, class_reduction="micro") == functional.f1(LABELS, TARGET) == 0.75
+    each = functional.fbeta_score(LABELS, TARGET, 2.0, 3, reduction="none")
+    assert each.tolist() == functional.fbeta(LABELS, TARGET, 3, beta=2.0, class_reduction="none").tolist()
+    assert functional.mse(first, second, reduction="sum") == 1.25
+    assert functional.rmse(first, second).item() == pytest.approx((1.25 / 3) ** 0.5)
+    assert functional.mae(first, second) == 0.5
+    assert functional.rmsle(first, second).item() == pytest.approx(2 * math.log(1.25) ** 2 / 3)
+
+
+def test_how_alike_the_rows_of_a_batch_are():
+    rows = torch.tensor([[1.0, 2.0], [3.0, 1.0]])
+
+    assert functional.embedding_similarity(rows)[0].tolist() == pytest.approx([0, 0.5**0.5])
+    alike = functional.embedding_similarity(rows, similarity="dot", reduction="sum", zero_diagonal=False)
+    assert alike.tolist() == [10, 15]

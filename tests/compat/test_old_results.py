@@ -124,3 +124,16 @@ def test_a_result_is_a_dict_whose_items_are_attributes():
     assert isinstance(copy.deepcopy(result), Result)
     with pytest.raises(AttributeError, match="no value 'y'"):
         _ = result.y
+
+
+def test_of_several_loaders_the_last_ones_value_is_watched(tmp_path):
+    class Two(Results):
+        def validation_step(self, batch, batch_idx, dataloader_idx):
+            return EvalResult(checkpoint_on=torch.tensor(float(self.current_epoch * (-1) ** dataloader_idx)))
+
+    saved = ModelCheckpoint(tmp_path, filename="{epoch}")
+    make_trainer(max_epochs=3, enable_checkpointing=True, callbacks=[saved]).fit(
+        Two(lr=0.0), numbers(2), [numbers(1), numbers(1)]
+    )
+
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch=2.ckpt"]

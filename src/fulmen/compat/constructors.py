@@ -43,7 +43,7 @@ def complete(found: Any) -> None:
                 kwargs[today] = value
             warn_once(f"{kind}({name}={value!r}) is {f'{today}=' if today else 'not needed'} today.")
         if kind == "ModelCheckpoint":
-            args = _filename(args, kwargs)
+            args = _filename(self, args, kwargs)
         elif kind == "EarlyStopping" and not args:
             kwargs.setdefault("monitor", "val_loss")
         if kwargs.get("mode") == "auto":
@@ -55,8 +55,11 @@ def complete(found: Any) -> None:
     found.__init__ = init
 
 
-def _filename(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """`filepath`, a folder or a folder with a template, as `dirpath` and `filename`; and `prefix` in front of it."""
+def _filename(callback: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """`filepath`, a folder or a folder with a template, as `dirpath` and `filename`; and `prefix` in front of it.
+
+    Beside `filepath`, nothing stood between the prefix and the name, a hyphen afterwards.
+    """
     if args and "{" in str(args[0]):  # a template as the first argument: that was `filepath`
         kwargs["filepath"], args = args[0], args[1:]
         kwargs.update(zip(("monitor", "verbose", "save_last", "save_top_k"), args, strict=False))
@@ -68,7 +71,9 @@ def _filename(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         kwargs |= {"dirpath": folder or ".", "filename": name}
         warn_once(f"ModelCheckpoint(filepath={str(path)!r}) is dirpath={folder!r}, filename={name!r} today.")
     if prefix:
-        kwargs["filename"] = f"{prefix}-{kwargs.get('filename') or '{epoch}-{step}'}"
+        prefix += "" if path else "-"
+        kwargs["filename"] = f"{prefix}{kwargs.get('filename') or '{epoch}-{step}'}"
+        callback.CHECKPOINT_NAME_LAST = f"{prefix}last"
         warn_once(f"ModelCheckpoint(prefix={prefix!r}) is part of filename= today.")
     return args
 

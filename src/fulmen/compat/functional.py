@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics.functional import explained_variance, image_gradients, mean_squared_log_error, r2_score, text
+from torchmetrics.functional.pairwise import pairwise_cosine_similarity, pairwise_linear_similarity
 from torchmetrics.utilities.compute import auc
 
 from fulmen.compat import metrics
@@ -22,6 +23,8 @@ def _once(kind: Callable[..., Any], by_class: bool = False) -> Callable[..., Any
     def function(preds: Tensor, target: Tensor, num_classes: int | None = None, **options: Any) -> Any:
         if "class_reduction" in options:
             options["average"] = options.pop("class_reduction")
+        elif by_class and "reduction" in options:  # so it was called until 1.0
+            options["average"] = "macro" if options["reduction"] == "elementwise_mean" else options["reduction"]
         options = {name: value for name, value in options.items() if name not in UNUSED}
         if by_class:
             options["num_classes"] = get_num_classes(preds, target) if num_classes is None else num_classes
@@ -71,6 +74,32 @@ def dice_score(pred: Tensor, target: Tensor, bg: bool = False, no_fg_score: floa
     return torch.where(present > 0, 2 * right / (2 * right + wrong + missed), no_fg_score).mean()
 
 
+def fbeta_score(pred: Tensor, target: Tensor, beta: float, num_classes: int | None = None, **options: Any) -> Tensor:
+    """`fbeta` as it was until 1.0: the mean over the classes."""
+    return fbeta(pred, target, num_classes, beta=beta, **{"reduction": "elementwise_mean", **options})
+
+
+def f1_score(pred: Tensor, target: Tensor, *args: Any, **options: Any) -> Tensor:
+    return fbeta_score(pred, target, 1.0, *args, **options)
+
+
+def _error(of: Callable[[Tensor, Tensor], Tensor], root: bool = False) -> Callable[..., Tensor]:
+    def function(pred: Tensor, target: Tensor, reduction: str = "elementwise_mean", **_: Any) -> Tensor:
+        each = of(pred, target)
+        whole = each if reduction == "none" else each.sum() if reduction == "sum" else each.mean()
+        return whole.sqrt() if root else whole
+
+    return function
+
+
+def embedding_similarity(
+    batch: Tensor, similarity: str = "cosine", reduction: str = "none", zero_diagonal: bool = True
+) -> Tensor:
+    """How alike the rows are, each to each."""
+    kind: Any = pairwise_cosine_similarity if similarity == "cosine" else pairwise_linear_similarity
+    return kind(batch, reduction=reduction, zero_diagonal=zero_diagonal)
+
+
 accuracy = _once(metrics.Accuracy)
 auroc = _once(metrics.AUROC)
 average_precision = _once(metrics.AveragePrecision)
@@ -79,6 +108,9 @@ f1 = _once(metrics.F1, by_class=True)
 fbeta = _once(metrics.FBeta, by_class=True)
 hamming_distance = _once(metrics.HammingDistance)
 iou = _once(metrics.IoU, by_class=True)
+mae = _error(lambda pred, target: (pred - target).abs())
+mse, rmse = (_error(lambda pred, target: (pred - target) ** 2, root) for root in (False, True))
+rmsle = _error(lambda pred, target: ((pred + 1) / (target + 1)).log() ** 2)  # without a root, as it was
 mean_absolute_error = _once(metrics.MeanAbsoluteError)
 mean_squared_error = _once(metrics.MeanSquaredError)
 precision = _once(metrics.Precision, by_class=True)
@@ -91,8 +123,9 @@ ssim = _once(metrics.SSIM)
 
 __all__ = [
     "accuracy", "auc", "auroc", "average_precision", "bleu_score", "confusion_matrix", "dice_score",
-    "explained_variance", "f1", "fbeta", "get_num_classes", "hamming_distance", "image_gradients", "iou",
-    "mean_absolute_error", "mean_squared_error", "mean_squared_log_error", "precision", "precision_recall",
-    "precision_recall_curve", "psnr", "r2score", "recall", "roc", "ssim", "stat_scores", "stat_scores_multiple_classes",
-    "to_categorical", "to_onehot",
+    "embedding_similarity", "explained_variance", "f1", "f1_score", "fbeta", "fbeta_score", "get_num_classes",
+    "hamming_distance", "image_gradients", "iou", "mae", "mean_absolute_error", "mean_squared_error",
+    "mean_squared_log_error", "mse", "precision", "precision_recall", "precision_recall_curve", "psnr", "r2score",
+    "recall", "rmse", "rmsle", "roc", "ssim", "stat_scores", "stat_scores_multiple_classes", "to_categorical",
+    "to_onehot",
 ]  # fmt: skip

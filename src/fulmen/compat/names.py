@@ -322,7 +322,7 @@ GONE = """
                            trainer.training_io trainer.training_tricks trainer.callback_hook trainer.lr_finder
 1.0  Metric                TensorMetric NumpyMetric metrics.sklearns
 1.2  strategy='ddp'        accelerators.ddp_accelerator DDPAccelerator accelerators.gpu_accelerator
-1.5  torchmetrics          StatScores BLEUScore RMSE RMSLE DiceCoefficient multiclass_roc embedding_similarity
+1.5  torchmetrics          StatScores BLEUScore RMSE RMSLE DiceCoefficient multiclass_roc
 1.4  -                     RPCPlugin RPCSequentialPlugin core.grads plugins.native_amp
 1.6  -                     trainer.training_loop trainer.evaluation_loop trainer.properties
 1.8  -                     utilities.registry utilities.debugging ModelIO utilities.device_dtype_mixin

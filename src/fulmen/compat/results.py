@@ -272,10 +272,12 @@ def flush(module: Any, result: Any) -> Any:
     result.logs.clear()
     if isinstance(result, TrainResult) and "train" in module.trainer.__dict__["_outputs"]:
         module.trainer.__dict__["_outputs"]["train"].kind = TrainResult
+    loaders = 1 if module.trainer.training else len(module.trainer.evaluation.counts)
+    last = f"/dataloader_idx_{loaders - 1}" if loaders > 1 else ""  # of several loaders, the last one's value counted
     if "checkpoint_on" in result:
-        watch(module, "checkpoint_on", ModelCheckpoint)
+        watch(module, f"checkpoint_on{last}", ModelCheckpoint)
     if "early_stop_on" in result:
-        watch(module, "early_stop_on", EarlyStopping, (None, "val_loss"))
+        watch(module, f"early_stop_on{last}", EarlyStopping, (None, "val_loss"))
     return result
 
 
