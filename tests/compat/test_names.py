@@ -74,7 +74,7 @@ def test_every_path_that_there_was_is_there_or_says_why_not(path):
     assert not said or SAID.search(said), said
 
 
-@pytest.mark.parametrize("name", ["is_wrapped", "RPCPlugin", "AMPType", "TensorMetric", "TrainsLogger", "FitLoop"])
+@pytest.mark.parametrize("name", ["is_wrapped", "DistributedType", "TensorMetric", "TrainsLogger", "FitLoop"])
 def test_names_that_are_missing_say_why(name):
     assert SAID.search(f"{names.missing('somewhere', name)}")
 
@@ -82,3 +82,10 @@ def test_names_that_are_missing_say_why(name):
 def test_the_table_knows_the_eras():
     assert names.rows()["callbacks.base"][:2] == ("0.7", "1.9")
     assert names.rows()["callbacks"][:2] == ("0.5", "-")
+
+
+def test_what_did_mixed_precision_compares_with_its_name():
+    kind = names.load(names.home("utilities", "AMPType"))
+
+    assert kind.NATIVE == "native"
+    assert names.load(names.home("utilities.enums", "AMPType")) is kind

@@ -12,6 +12,7 @@ from small import Net, make_trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from fulmen.callbacks import Callback
+from fulmen.compat import devices
 from fulmen.compat.finder import Finder
 from fulmen.errors import MisconfigurationException
 
@@ -200,3 +201,19 @@ def test_each_optimizers_step_counts_in_a_program_that_imports_what_came_with_1_
 
     import_module("pytorch_lightning.strategies")
     assert fit(Two(), 6).global_step == 12
+
+
+def test_devices_instead_of_gpus_is_of_the_time_in_which_each_optimizers_step_counted(monkeypatch):
+    monkeypatch.setattr(devices, "SAID", set())
+    seen = []
+
+    class Seeing(Two):
+        def training_step(self, batch, batch_idx, optimizer_idx):
+            seen.append(self.global_step)
+            return super().training_step(batch, batch_idx, optimizer_idx)
+
+    assert fit(Seeing(), 3, devices=1).global_step == 6
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+    assert fit(Two(), 3, devices=1, gpus=0).global_step == 3
+    assert fit(Two(), 3, devices=1).global_step == 3

@@ -26,6 +26,9 @@ GONE = ("horovod", "bagua", "colossalai", "hivemind", "tpu_spawn")
 
 HARDWARE = ("gpus", "tpu_cores", "num_tpu_cores", "ipus")
 
+SAID: set[str] = set()
+"""Those of these, and num_processes, that a trainer of this process was made with."""
+
 
 def is_old_word(name: str, word: Any) -> bool:
     """Whether `accelerator=` or `strategy=` was given a word that only old releases knew there."""

@@ -70,7 +70,7 @@ fulmen.types              STEP_OUTPUT TRAIN_DATALOADERS EVAL_DATALOADERS EPOCH_O
                           OptimizerConfig OptimizerLRSchedulerConfig LRSchedulerConfigType LRSchedulerTypeUnion
                           LRSchedulerTypeTuple LRSchedulerType LightningEnum GradClipAlgorithmType
 fulmen.compat.types       _PATH _DEVICE _MAP_LOCATION_TYPE _PARAMETERS _METRIC _NUMBER _EVALUATE_OUTPUT _PREDICT_OUTPUT
-                          _LRScheduler LightningDeprecationWarning _IS_WINDOWS FLOAT16_EPSILON FLOAT32_EPSILON
+                          _LRScheduler AMPType LightningDeprecationWarning _IS_WINDOWS FLOAT16_EPSILON FLOAT32_EPSILON
                           FLOAT64_EPSILON
 fulmen.warn               rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation log
                           PossibleUserWarning disable_possible_user_warnings
@@ -210,7 +210,7 @@ trainer.trainer  0.5  -  Trainer
 utilities  0.6  -  AttributeDict CombinedLoader GradClipAlgorithmType LightningEnum disable_possible_user_warnings
            find_shared_parameters grad_norm is_picklable measure_flops move_data_to_device rank_zero_deprecation
            rank_zero_info rank_zero_only rank_zero_warn set_shared_parameters suggested_max_num_workers
-           apply_to_collection _module_available _IS_WINDOWS FLOAT16_EPSILON FLOAT32_EPSILON FLOAT64_EPSILON
+           apply_to_collection AMPType _module_available _IS_WINDOWS FLOAT16_EPSILON FLOAT32_EPSILON FLOAT64_EPSILON
 utilities.argparse  1.3  2.0  add_argparse_args=fulmen.compat.argparse:add_argparse_args
                     from_argparse_args=fulmen.compat.argparse:from_argparse_args
                     parse_argparser=fulmen.compat.argparse:parse_argparser
@@ -225,7 +225,7 @@ utilities.data  0.8  -  extract_batch_size has_len_all_ranks has_iterable_datase
 utilities.distributed  0.7  2.0  rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation
                        distributed_available=fulmen.strategy.collectives:active
                        gather_all_tensors=torchmetrics.utilities.distributed:gather_all_tensors
-utilities.enums  1.2  -  GradClipAlgorithmType LightningEnum
+utilities.enums  1.2  -  GradClipAlgorithmType LightningEnum AMPType
 utilities.exceptions  0.8  -  MisconfigurationException SIGTERMException
 utilities.grads  1.5  -  grad_norm
 utilities.imports  1.1  -  _module_available _IS_WINDOWS _TORCH_GREATER_EQUAL_2_0=fulmen.compat.types:TRUE
@@ -333,7 +333,7 @@ GONE = """
 2.0  convert_tensors_to_scalars  utilities.metrics
 2.0  -                     overrides.base overrides.fairscale overrides.torch_distributed trainer.progress
 2.0  -                     utilities.auto_restart utilities.device_parser utilities.fetching utilities.finite_checks
-2.0  -                     AMPType DistributedType NATIVE_AMP_AVAILABLE AllGatherGrad flatten_dict
+2.0  -                     DistributedType NATIVE_AMP_AVAILABLE AllGatherGrad flatten_dict
 2.1  configure_model       utilities.meta
 2.4  -                     app store
 -    the_package_litdata   data

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fulmen.compat import devices
 from fulmen.compat.names import newest_import
 from fulmen.errors import MisconfigurationException
 from fulmen.hooks import HookTable, accepts, positional
@@ -106,8 +107,8 @@ class SeveralOptimizers(More, AutomaticStep):
 
     With frequencies [5, 1], the first optimizer has five batches, then the second has one. A sequence that is cut
     (`truncated_bptt_steps`) goes through all of this part by part. However many optimizers step, a batch counts as
-    one global step; a module with lr_scheduler_step, or a program that imports what came with 1.6 or later, is of the
-    time in which each optimizer's step counted.
+    one global step; a module with lr_scheduler_step, or a program that says devices= and never gpus=, or that imports
+    what came with 1.6 or later, is of the time in which each optimizer's step counted.
     """
 
     def __init__(self, *args: Any, frequencies: Sequence[int] = (), **kwargs: Any) -> None:
@@ -124,7 +125,8 @@ class SeveralOptimizers(More, AutomaticStep):
             self.ways.append((wrapped, wrapped.optimizer, self.direct, self.lean))
         if not self.optimizers:
             super().attach(hooks)
-        self.each_counts = bool(hooks.lr_scheduler_step) or newest_import() >= (1, 6)
+        by_devices = self.module.trainer.options.devices != "auto" and not devices.SAID  # instead of gpus=
+        self.each_counts = bool(hooks.lr_scheduler_step) or by_devices or newest_import() >= (1, 6)
         self.split_size = getattr(self.module, "truncated_bptt_steps", None)
         self.toggles_with = 2 if accepts(self.module.toggle_optimizer, 2) else 1
         self.untoggles_by_index = positional(self.module.untoggle_optimizer)[:1] == ["optimizer_idx"]
@@ -136,10 +138,9 @@ class SeveralOptimizers(More, AutomaticStep):
         for part in self._parts(batch):
             for index in self._due():
                 self.ran.append((index, self._turn(index, part, batch_idx)))
-                progress.steps, progress.stepped = before
-        if self.stepping:
-            counted = len({index for index, _ in self.ran}) if self.each_counts else 1
-            progress.steps, progress.stepped = progress.steps + counted, progress.stepped + 1
+                progress.steps, progress.stepped = progress.steps if self.each_counts else before[0], before[1]
+        progress.steps += self.stepping and not self.each_counts
+        progress.stepped += self.stepping
         outputs = [output for _, output in self.ran]
         return outputs if len(outputs) > 1 else outputs[0]
 

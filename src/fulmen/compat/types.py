@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from fulmen.types import LightningEnum
+
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
@@ -23,6 +25,15 @@ _METRIC = Union["Metric", Tensor, int, float]
 _EVALUATE_OUTPUT = list[Mapping[str, float]]
 _PREDICT_OUTPUT = Union[list[Any], list[list[Any]]]  # noqa: UP007
 _LRScheduler = LRScheduler
+
+
+class AMPType(LightningEnum):
+    """What did mixed precision, to compare with `trainer.amp_backend`."""
+
+    APEX = "apex"
+    NATIVE = "native"
+
+
 LightningDeprecationWarning = DeprecationWarning
 
 TRUE = True  # what was asked of torch's version
