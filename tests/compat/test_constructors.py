@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from small import make_trainer
 
 import fulmen as L
 from fulmen.callbacks import EarlyStopping, ModelCheckpoint
@@ -127,3 +128,22 @@ def test_the_oldest_names_of_what_was_kept(tmp_path):
     ).fit(Falling())  # fmt: skip
 
     assert (Path(kept.kth_best_model).name, kept.best) == ("epoch=1.ckpt", 3.0)
+
+
+def test_the_check_of_early_stopping_was_told_the_module():
+    class Own(EarlyStopping):
+        def on_train_epoch_end(self, trainer, pl_module):
+            self._run_early_stopping_check(trainer, pl_module)
+
+        def on_validation_end(self, trainer, pl_module):
+            pass
+
+    class Constant(BoringModel):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", 1.0)
+
+    stops = quiet(Own, patience=2)
+    limits = {"limit_train_batches": 1, "limit_val_batches": 1}
+    make_trainer(max_epochs=5, num_sanity_val_steps=0, callbacks=[stops], **limits).fit(Constant())
+
+    assert stops.stopped_epoch == 2

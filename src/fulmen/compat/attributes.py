@@ -109,6 +109,12 @@ def loss_shown(trainer: Any) -> dict[str, str]:
     return {} if step is None else {"loss": f"{float(loss) * step.accumulate:.3g}"}
 
 
+def beside_metrics(trainer: Any) -> dict[str, Any]:
+    """What bars showed beside the metrics."""
+    version = trainer.logger and trainer.logger.version
+    return loss_shown(trainer) | ({} if version is None else {"v_num": version})
+
+
 def _written(callback: str) -> Callable[[Any], Any]:
     return lambda trainer: any(type(one).__name__ == callback for one in trainer.callbacks)
 
@@ -158,7 +164,7 @@ TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "total_batch_idx": ("trainer.progress.batches - 1", lambda t: _batches(t.train_loop).total.ready - 1),
     "running_sanity_check": ("trainer.sanity_checking", lambda t: t.sanity_checking),
     "disable_validation": ("not trainer.enable_validation", lambda t: not t.enable_validation),
-    "progress_bar_dict": ("trainer.progress_bar_metrics", lambda t: {**loss_shown(t), **t.progress_bar_metrics}),
+    "progress_bar_dict": ("trainer.progress_bar_metrics", lambda t: beside_metrics(t) | t.progress_bar_metrics),
     "tng_tqdm_dic": ("trainer.progress_bar_metrics", lambda t: dict(t.progress_bar_metrics)),
     "slurm_job_id": ("os.environ['SLURM_JOB_ID']", lambda t: int(os.environ.get("SLURM_JOB_ID", 0)) or None),
     "terminate_on_nan": ("Trainer(nonfinite='stop')", lambda t: t.options.nonfinite in (None, "stop")),

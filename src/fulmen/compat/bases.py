@@ -19,7 +19,7 @@ from fulmen.callbacks import lambda_function
 from fulmen.callbacks.base import Callback
 from fulmen.checkpoint.hparams import HyperparametersMixin, class_only, load_module
 from fulmen.compat import argparse
-from fulmen.compat.attributes import loss_shown
+from fulmen.compat.attributes import beside_metrics
 from fulmen.compat.finder import Finder
 from fulmen.compat.hooks import CONSTRUCTED, ENDS, LOG_ARGUMENTS, MOMENTS, SIGNATURES, SPELLED, STEP_ENDS
 from fulmen.compat.optimizers import split_batch
@@ -183,9 +183,7 @@ def _tags(path: Any) -> Any:
 def get_progress_bar_dict(self: Any) -> dict[str, Any]:
     """What the bar shows beside the metrics, for modules that override it and call super()."""
     trainer = getattr(self, "_trainer", None)
-    logger = getattr(trainer, "logger", None)
-    loss = {} if trainer is None else loss_shown(trainer)
-    return loss if logger is None or logger.version is None else {**loss, "v_num": logger.version}
+    return {} if trainer is None else beside_metrics(trainer)
 
 
 # ---- datamodules

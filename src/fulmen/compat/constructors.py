@@ -27,10 +27,7 @@ def complete(found: Any) -> None:
     if hasattr(original, "takes_old"):
         return
     kind, renamed = found.__name__, RENAMED[found.__name__]
-    if kind == "ModelCheckpoint":
-        found.kth_best_model = property(lambda self: self.kth_best_model_path)
-        found.best = property(lambda self: self.best_model_score)
-        found._monitor_candidates = found._candidates
+    _add_members(found, kind)
 
     @wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -53,6 +50,16 @@ def complete(found: Any) -> None:
 
     init.takes_old = True  # type: ignore[attr-defined]
     found.__init__ = init
+
+
+def _add_members(found: Any, kind: str) -> None:
+    if kind == "ModelCheckpoint":
+        found.kth_best_model = property(lambda self: self.kth_best_model_path)
+        found.best = property(lambda self: self.best_model_score)
+        found._monitor_candidates = found._candidates
+    elif kind == "EarlyStopping":
+        check = found._run_early_stopping_check
+        found._run_early_stopping_check = lambda self, trainer, *_: check(self, trainer)  # the module was told, too
 
 
 def _filename(callback: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
