@@ -14,6 +14,7 @@ from weakref import ref
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from fulmen.checkpoint.packing import MARK, Packer, unpack
 from fulmen.warn import warn_once
@@ -89,10 +90,17 @@ def _walk(queue: list[tuple[str, Any]], is_data: bool, known: Any) -> dict[str, 
 def _held(part: Any, path: str, wanted: Any) -> list[tuple[str, Any]]:
     found = []
     for name, held in _attributes(part).items():
-        several = list(held.values()) if type(held) is dict else held if type(held) in (list, tuple) else [held]
-        chosen = [each for each in several[:MOST_PARTS] if wanted(name, each)]
+        chosen = [each for each in _several(held) if wanted(name, each)]
         found += [(f"{path}.{name}{number or ''}", each) for number, each in enumerate(chosen)]
     return found
+
+
+def _several(held: Any, depth: int = 3) -> list[Any]:
+    """What lies in lists and dicts, also in each other."""
+    within = list(held.values()) if type(held) is dict else held
+    if type(within) not in (list, tuple):
+        return [held]
+    return [each for one in within[:MOST_PARTS] for each in _several(one, depth - 1)] if depth else []
 
 
 def _keeps(part: Any) -> bool:
@@ -137,6 +145,11 @@ def note(part: Any) -> Noted:
     values = {name: _plain(value, Stamp, NOTED) for name, value in attributes.items()}
     objects = {n: v for n, v in attributes.items() if values[n] is not NOT_PLAIN and hasattr(v, "__setitem__")}
     objects = {n: ref(v) if isinstance(v, torch.Tensor) else lambda v=v: v for n, v in objects.items()}
+    for name in [n for n, v in attributes.items() if isinstance(v, _BaseDataLoaderIter)]:
+        warn_once(
+            f"Checkpoints leave out where the iterator {type(part).__name__}.{name} stands: a run that goes on begins "
+            "it anew. A second loader can be given to fit beside the first one: fit(model, [loader, other])."
+        )
     values[STATE] = _stamps(part) if isinstance(part, torch.nn.Module) else NOT_PLAIN
     return Noted(ref(part), values, objects)
 

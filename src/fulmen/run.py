@@ -18,6 +18,7 @@ from fulmen.lifecycle import DataHooks
 from fulmen.logs import LogStore
 from fulmen.loop.guard import is_anomaly, located
 from fulmen.loop.progress import VALIDATION_OVER, Progress
+from fulmen.loop.resume import holds_others
 from fulmen.loop.source import Source
 from fulmen.module import LightningModule
 from fulmen.outcome import arrive, hand_back, take_back
@@ -159,12 +160,11 @@ class Run(Readout):
         return self.progress.place(within)
 
     def stop_if_asked(self, validated: int) -> None:
-        """Behind a batch, when a signal has come: what is done so far is saved, and the run ends."""
-        if not self.signals.stops_at(self.progress.place(validated)):
-            return
-        if self.train_loop is not None:
-            self._save_interrupted()
-        raise self.signals.exit()
+        """Behind a batch, when a signal has come: the run ends; what is done, after the sanity check, is saved."""
+        if self.signals.stops_at(self.progress.place(validated)) and not holds_others(self.train_loop):
+            if self.train_loop is not None and self.state.stage != RunningStage.SANITY_CHECKING:
+                self._save_interrupted()
+            raise self.signals.exit()
 
     def _save_interrupted(self) -> None:
         """Where ckpt_path="last" looks for it; a SLURM job is also requeued, and then finds it by itself."""
@@ -224,7 +224,7 @@ class Run(Readout):
         for hook in self.hooks.on_fit_end:
             hook()
         self._end()
-        find.forget_interrupted(self._trainer)
+        find.finish(self._trainer)
 
     def _evaluation(self, stage: str) -> EvaluateLoop:
         from fulmen.loop.evaluate import EvaluateLoop

@@ -13,7 +13,7 @@ from small import make_trainer
 from torch.utils.data import DataLoader
 
 from fulmen.callbacks import ModelCheckpoint
-from fulmen.checkpoint import files
+from fulmen.checkpoint import files, find
 from fulmen.demos import BoringModel
 from fulmen.loggers import CSVLogger
 
@@ -41,6 +41,7 @@ def disturbed(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, kills: A
             fit(name, killed_at(place, number), **options)
         except Killed:
             continue
+        monkeypatch.setattr(find, "_finished", {})  # as in another process
     return remains(fit(name, **options))
 
 

@@ -6,7 +6,6 @@ import os
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from fulmen.callbacks import filename as names
 from fulmen.callbacks.filename import COUNTERS
 from fulmen.callbacks.keeping import RANKING, Keeping
+from fulmen.checkpoint import find
 from fulmen.errors import CheckpointError, MisconfigurationException, SIGTERMException, nearest
 from fulmen.warn import rank_zero_warn
 
@@ -196,6 +196,7 @@ class ModelCheckpoint(Keeping):
         while len(self.best_k_models) > self.save_top_k > 0:  # save_top_k is less than it was
             del self.best_k_models[self._worst()]
         self._progress.update(state_dict.get("progress", {}))
+        self._written |= self._own_paths()
 
     # ---- when
 
@@ -214,7 +215,7 @@ class ModelCheckpoint(Keeping):
         checkpoint.setdefault("fulmen", {}).setdefault("run", self._run)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._run = self._run or trainer.strategy.broadcast(uuid4().hex)
+        self._run = self._run or trainer.strategy.broadcast(find.new_run())
         self._checked_s, self._begun_at, self._look_at = time.monotonic(), trainer.global_step, 0
         self._is_learning = self._progress["source"] is None and self.monitor not in (None, *trainer.callback_metrics)
         self._attends_batches = self._by_batch or self._is_learning

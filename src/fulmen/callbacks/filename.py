@@ -58,6 +58,8 @@ def default_folder(trainer: Trainer) -> str:
     if not trainer.loggers:
         return places.join(trainer.default_root_dir, "checkpoints")
     logger = trainer.loggers[0]
+    if logger.version is None:  # until its run begins
+        getattr(logger, "experiment", None)
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     return places.join(logger.save_dir or trainer.default_root_dir, str(logger.name), version, "checkpoints")
 

@@ -224,16 +224,15 @@ class Keeping(Checkpoint):
         """Whether rank zero finds a file there; every rank must ask."""
         return trainer.strategy.broadcast(trainer.is_global_zero and places.exists(filepath))
 
-    def find_last(self, trainer: Trainer) -> str | None:
+    def find_last(self, wanted: Callable[[dict[str, Any]], bool] | None) -> str | None:
         """What ckpt_path="last" means: of the whole files in the folder the one of the latest step.
 
         Files older than last.ckpt, where there is one, may be another run's and count only if no other is whole.
         """
-        found = None
-        if trainer.is_global_zero and self.dirpath is not None:
-            prefix = self.CHECKPOINT_NAME_LAST.partition("{")[0] or "last"
-            found = files.newest_good(self.dirpath, f"{prefix}*{self.FILE_EXTENSION}")
-        return trainer.strategy.broadcast(found)
+        if self.dirpath is None:
+            return None
+        prefix = self.CHECKPOINT_NAME_LAST.partition("{")[0] or "last"
+        return files.newest_good(self.dirpath, f"{prefix}*{self.FILE_EXTENSION}", wanted)
 
     def _next_last(self, trainer: Trainer) -> str:
         if not self.save_last:

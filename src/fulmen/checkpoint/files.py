@@ -265,22 +265,25 @@ def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return upgrade(checkpoint)
 
 
-def newest_good(folder: PathLike, mark: str = "") -> str | None:
+def newest_good(folder: PathLike, mark: str = "", wanted: Any = None) -> str | None:
     """The checkpoint in `folder` that went furthest and is whole; a warning for each one that is not.
 
     Files that are older than the newest one whose name fits the pattern `mark` count only if no other is whole.
+    `wanted` says of what a file holds, tensors without values, whether it may be the one.
     """
     writer.wait()
     found, start = [], 0.0
     for path in _checkpoints(folder):
         written = 0.0 if places.is_remote(path) else places.local(path).stat().st_mtime
-        start = max(start, written) if fnmatch(os.path.basename(path), mark) else start
         try:
             with _open(path) as file:
-                step = _load(file, path, "meta", True, True, _check(file, path, sums=False)).get("global_step", -1)
-            found.append((step, written, path))
+                held = _load(file, path, "meta", True, True, _check(file, path, sums=False))
+            if wanted is not None and not wanted(held):
+                continue
+            found.append((held.get("global_step", -1), written, path))
         except CheckpointError as error:
             rank_zero_warn(f"Skipped: {error}")
+        start = max(start, written) if fnmatch(os.path.basename(path), mark) else start
     for _, _, path in sorted(found, key=lambda one: (one[1] >= start, *one), reverse=True):
         try:
             with _open(path) as file:

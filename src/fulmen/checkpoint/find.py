@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from fulmen import slurm
 from fulmen.checkpoint import files, places
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted.ckpt"
 """What a signal makes a run save, and its start if it shall go on: beside the callback's own files, gone at the end."""
+
+_finished: dict[str, tuple[Any, ...]] = {}
+"""The runs that this process has brought to their ends, and the limits that they had."""
 
 
 def resolve(trainer: Trainer, ckpt_path: Any) -> Any:
@@ -62,18 +69,64 @@ def _best(trainer: Trainer) -> str:
 
 def newest(trainer: Trainer) -> str | None:
     """The newest good checkpoint of this run, or of the last run that logged to the same place."""
-    fitting = trainer.state.fn == "fit"
-    for callback in trainer.checkpoint_callbacks:
-        if fitting and getattr(callback, "save_weights_only", False):
-            continue  # nothing to go on from
-        found = getattr(callback, "find_last", lambda trainer: None)(trainer)
-        if found:
-            return found
     found = None
     if trainer.is_global_zero:
-        folders = (files.newest_good(folder) for folder in _folders(trainer))
-        found = next((path for path in folders if path is not None), None)
+        fitting = trainer.state.fn == "fit"
+        passes = [partial(_may_go_on, trainer, True), partial(_may_go_on, trainer, False)] if fitting else [None]
+        found = next(filter(None, (_newest(trainer, wanted) for wanted in passes)), None)
     return trainer.strategy.broadcast(found)
+
+
+def _newest(trainer: Trainer, wanted: Any) -> str | None:
+    callbacks: list[Any] = [c for c in trainer.checkpoint_callbacks if hasattr(c, "find_last")]
+    given = [callback.dirpath for callback in callbacks]
+    for folders in (given, *_earlier(trainer, given)):
+        _place(callbacks, folders)  # where it is found, the run saves again
+        if found := next(filter(None, (callback.find_last(wanted) for callback in callbacks)), None):
+            return found
+    _place(callbacks, given)
+    return next(filter(None, (files.newest_good(folder, wanted=wanted) for folder in _folders(trainer))), None)
+
+
+def _place(callbacks: list[Any], folders: list[str | None]) -> None:
+    for callback, folder in zip(callbacks, folders, strict=True):
+        callback.dirpath = folder
+
+
+def _may_go_on(trainer: Trainer, numbered: bool, checkpoint: dict[str, Any]) -> bool:
+    """Whether this fit may be the run that a checkpoint is of: not if the process has finished it with another trainer.
+
+    With `numbered` only if that was as manieth in its program as this one is.
+    """
+    run = str(checkpoint.get("fulmen", {}).get("run"))
+    if "optimizer_states" not in checkpoint or (numbered and run.partition("-")[0] != _number()):
+        return False
+    own = (getattr(callback, "_run", None) for callback in trainer.checkpoint_callbacks)
+    return _finished.get(run) != _limits(trainer) or run in own
+
+
+def new_run() -> str:
+    """A name for a run, with its number in the program: one with several fits in one folder tells them apart."""
+    return f"{_number()}-{uuid4().hex}"
+
+
+def _number() -> str:
+    return str(len(_finished) + 1)
+
+
+def _limits(trainer: Trainer) -> tuple[Any, ...]:
+    return trainer.options.max_epochs, trainer.options.max_steps
+
+
+def _earlier(trainer: Trainer, folders: list[str | None]) -> Iterator[list[str | None]]:
+    """The same in earlier runs, if they lie in the folder of a logger's next run, for which the program has asked."""
+    for logger in trainer.loggers:
+        if getattr(logger, "_given_version", "") is None and vars(logger)["_version"] is not None:
+            run = os.path.realpath(logger.version_dir)  # type: ignore[attr-defined]
+            inside = [folder is not None and folder.startswith(run + os.sep) for folder in folders]
+            for version in _versions(os.path.dirname(run)) if any(inside) else ():
+                pairs = zip(folders, inside, strict=True)
+                yield [f"{version}{folder[len(run) :]}" if folder and within else folder for folder, within in pairs]
 
 
 def _folders(trainer: Trainer) -> list[str]:
@@ -82,11 +135,20 @@ def _folders(trainer: Trainer) -> list[str]:
     if logger is None:
         return [os.path.join(root, "checkpoints")]
     base = os.path.join(str(logger.save_dir or root), str(logger.name))
+    counts = hasattr(logger, "_given_version")
+    given = vars(logger)["_given_version"] if counts else logger.version
+    if given is not None:
+        return [places.join(base, given if isinstance(given, str) else f"version_{given}", "checkpoints")]
+    return [os.path.join(version, "checkpoints") for version in _versions(base, counts)]
+
+
+def _versions(base: str, numbered: bool = True) -> list[str]:
+    """The folders of runs, the latest first: by their numbers, or by time where each has a name."""
     if places.is_remote(base) or not os.path.isdir(base):
         return []
-    versions = [entry for entry in os.listdir(base) if re.fullmatch(r"version_\d+", entry)]
-    versions.sort(key=lambda entry: int(entry.rpartition("_")[2]), reverse=True)
-    return [os.path.join(base, entry, "checkpoints") for entry in versions]
+    found = [each for each in Path(base).iterdir() if re.fullmatch(r"version_\d+" if numbered else ".+", each.name)]
+    found.sort(key=lambda each: int(each.name.rpartition("_")[2]) if numbered else each.stat().st_mtime, reverse=True)
+    return list(map(str, found))
 
 
 def interrupted(trainer: Trainer) -> str | None:
@@ -123,8 +185,13 @@ def save_beginning(trainer: Trainer) -> None:
         rank_zero_warn(f"{error} Until its first checkpoint this run cannot go on if it is killed.")
 
 
-def forget_interrupted(trainer: Trainer) -> None:
-    """The run is finished: nobody has to go on from where it was interrupted."""
+def finish(trainer: Trainer) -> None:
+    """The run is finished: nobody has to go on from where it was interrupted, nor has another fit of this process."""
+    runs = [run for c in trainer.checkpoint_callbacks if (run := getattr(c, "_run", None)) is not None]
+    _finished.update((run, _limits(trainer)) for run in runs)
     path = interrupted(trainer)
     if path is not None and trainer.is_global_zero and places.exists(path):
+        with suppress(CheckpointError):  # a damaged one is nobody's
+            if files.read(path, map_location="meta").get("fulmen", {}).get("run") not in {None, *runs}:
+                return
         places.remove(path)

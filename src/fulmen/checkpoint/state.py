@@ -231,7 +231,7 @@ def _restore_optimizers(trainer: Trainer, checkpoint: dict[str, Any], path: Any)
 
 def _restore_schedulers(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     for config, state in zip(trainer.lr_scheduler_configs, checkpoint.get("lr_schedulers", ()), strict=False):
-        config.scheduler.load_state_dict(state)
+        config.scheduler.load_state_dict(deepcopy(state))  # some of torch's take it apart
 
 
 def _groups_to_add(checkpoint: dict[str, Any], index: int, count: int) -> list[list[str]]:
@@ -266,7 +266,7 @@ def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
     state = ranks[trainer.global_rank] if trainer.global_rank < len(ranks) else ranks[0]
     if "loop" in state:
         take_over(loop, state["loop"])
-    if loop.max_epochs != -1 and loop.progress.epoch > loop.max_epochs:
+    if loop.max_epochs != -1 and loop.progress.epoch > loop.max_epochs and not loop.same_run:
         raise MisconfigurationException(
             f"The checkpoint was taken in current_epoch={loop.progress.epoch}, but max_epochs={loop.max_epochs}; set "
             "max_epochs higher to go on."

@@ -65,7 +65,10 @@ class ExperimentWriter:
     def cut(self, num_rows: int, columns: list[str]) -> None:
         """Continue the file that stands there after its first `num_rows` rows."""
         kept = self._written(num_rows) if exists(self.metrics_file_path) else []
-        self._num_bytes = base.write(self.metrics_file_path, _text(columns, kept, header=True))
+        if columns:
+            self._num_bytes = base.write(self.metrics_file_path, _text(columns, kept, header=True))
+        else:
+            places.remove(self.metrics_file_path)
         self.metrics, self.metrics_keys, self.num_rows = [], columns, len(kept)
         if len(kept) < num_rows:
             rank_zero_warn(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from fulmen import seed
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED
 
@@ -35,6 +38,20 @@ def moved_by_validation(loop: TrainLoop) -> dict[str, Any]:
     sources = {"train": loop.source.state_dict(), "val": loop.validation.source.state_dict()}
     done = list(loop.validation.done)
     return {"rng": seed.capture(), "sources": sources, "validated": done, **loop.again.own_state()}
+
+
+def norms(loop: TrainLoop) -> list[Tensor]:
+    """The weights' norms, if there are hooks that may put others in place for validation, such as averaged ones."""
+    hooks, module = loop.hooks, loop.trainer.lightning_module
+    begins = hooks.on_validation_start or hooks.on_validation_epoch_start
+    return [p.detach().norm() for p in module.parameters() if p.is_floating_point()] if begins else []
+
+
+def holds_others(loop: TrainLoop | None) -> bool:
+    """Whether they have done so, and not undone it yet: what is saved now would go on from the wrong weights."""
+    if loop is None or loop.before is None:
+        return False
+    return any(not torch.equal(before, now) for before, now in zip(loop.norms_before, norms(loop), strict=False))
 
 
 def group_counts(trainer: Any) -> list[int]:

@@ -20,7 +20,7 @@ from fulmen.loop.evaluate import EvaluateLoop
 from fulmen.loop.faster import speed_up
 from fulmen.loop.fetch import Fetch, Pull
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, VALIDATION_OVER, Progress
-from fulmen.loop.resume import finish_batch, group_counts, moved_by_validation
+from fulmen.loop.resume import finish_batch, group_counts, moved_by_validation, norms
 from fulmen.loop.schedule import Schedule
 from fulmen.loop.source import Source
 from fulmen.loop.step import ManualStep, Step
@@ -73,6 +73,7 @@ class TrainLoop:
         self.again = Again(self)  # what that checkpoint held that the hooks of a start may change
         self.before: dict[str, Any] | None = None  # while validation runs: what it moves until it is over
         self.metrics_before: dict[str, Any] = {}
+        self.norms_before: list[torch.Tensor] = []
         self.loggers_before: list[dict[str, Any]] | None = None
 
     def follow(self, previous: TrainLoop, same_module: bool) -> None:
@@ -426,6 +427,7 @@ class TrainLoop:
             self.zero_grad()
         trainer.state.stage = RunningStage.VALIDATING
         self.before, self.metrics_before = moved_by_validation(self), state.metric_states(trainer)
+        self.norms_before = norms(self)
         self.validation.run_epoch()
         self.before = self.loggers_before = None
         progress.validations += 1
