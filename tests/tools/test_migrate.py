@@ -356,3 +356,32 @@ def test_a_counter_of_the_trainer_that_is_assigned_keeps_the_import():
     assert [line for line, _ in notes] == [4, 5]
     assert b"from fulmen import seed_everything\nfrom pytorch_lightning import Trainer" in new
     assert mixed
+
+
+def test_classes_in_configurations_get_their_new_paths():
+    text = (
+        "import pytorch_lightning as pl\nA = {'_target_': 'pytorch_lightning.callbacks.Timer', 'duration': 1}\n"
+        'B = {"class_path": "pytorch_lightning.loggers.csv_logs.CSVLogger"}\nC = "pytorch_lightning.Trainer"\n'
+    )
+
+    new, notes, mixed = migrate(text.encode())
+
+    assert b"'_target_': 'fulmen.callbacks.Timer'" in new
+    assert b'"class_path": "fulmen.loggers.CSVLogger"' in new
+    assert [line for line, _ in notes] == [4]
+    assert mixed
+
+
+def test_an_import_of_everything_needs_the_alias():
+    assert migrate(b"from pytorch_lightning.callbacks import *\n")[2]
+
+
+def test_a_template_that_is_put_together_is_left():
+    text = (
+        "import os\nfrom pytorch_lightning.callbacks import ModelCheckpoint\n"
+        'ModelCheckpoint(os.path.join("a", "{epoch}"), monitor="b")\nModelCheckpoint(os.path.join("a", "b"))\n'
+    )
+
+    new, notes, mixed = migrate(text.encode())
+
+    assert (new, [line for line, _ in notes], mixed) == (text.encode(), [3], True)

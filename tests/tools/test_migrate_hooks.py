@@ -299,3 +299,41 @@ def test_what_a_callback_of_today_has_may_be_called():
     assert notes == []
     assert "from fulmen.callbacks import ModelCheckpoint, TQDMProgressBar" in new
     assert "self.train_progress_bar.close()" in new
+
+
+def test_toggling_is_told_the_optimizer_only():
+    new, notes = after("""
+        import pytorch_lightning as pl
+
+        class Two(pl.LightningModule):
+            def training_step(self, batch, batch_idx):
+                first, second = self.optimizers()
+                self.toggle_optimizer(first, 0)
+                self.untoggle_optimizer(0)
+                self.toggle_optimizer(second, optimizer_idx=1)
+                self.untoggle_optimizer(1)
+
+        class Stops(pl.callbacks.EarlyStopping):
+            def on_validation_end(self, trainer, pl_module):
+                self._run_early_stopping_check(trainer, pl_module)
+        """)
+
+    assert [line.strip() for line in new.splitlines() if "toggle" in line] == [
+        "self.toggle_optimizer(first)", "self.untoggle_optimizer(first)",
+        "self.toggle_optimizer(second)", "self.untoggle_optimizer(second)",
+    ]  # fmt: skip
+    assert "self._run_early_stopping_check(trainer)" in new
+    assert notes == []
+
+
+def test_the_experiment_of_one_of_several_loggers():
+    new, notes = after("""
+        import pytorch_lightning as pl
+
+        class Net(pl.LightningModule):
+            def on_fit_start(self):
+                self.logger.experiment[1].add_scalar("a", self.logger.experiment["b"], 0)
+        """)
+
+    assert 'self.loggers[1].experiment.add_scalar("a", self.logger.experiment["b"], 0)' in new
+    assert notes == []

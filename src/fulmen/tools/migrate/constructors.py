@@ -38,7 +38,7 @@ def _constructor(script: Script, call: cst.Call, kind: str) -> None:
         new["mode"] = [f'mode="{"max" if rising else "min"}"']
     if "filepath" in given:
         new["filepath"] = _template(script, given["filepath"])
-    template = kind == "ModelCheckpoint" and "{" in (literal(first) or "")
+    template = kind == "ModelCheckpoint" and ("{" in (literal(first) or "") or _template(script, first))
     if (
         template
         or {"prefix", "save_best_only"} & {*given}

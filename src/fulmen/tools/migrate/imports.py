@@ -16,6 +16,9 @@ SILENT = ("fulmen.compat.names", "fulmen.compat.types")
 """Rooms of compat of which there is nothing to say."""
 
 OLD = re.compile(rf"({'|'.join(names.ROOTS)})(\.\w+)*")
+CLASSES = ("_target_", "class_path", "target")
+"""Keys of configurations whose values are classes."""
+
 IN_YAML = re.compile(rf":\s*['\"]?(({'|'.join(names.ROOTS)})(\.\w+)+)")
 OF_LOGGERS = re.compile(rb"\b(self|super\(\))\.(_convert_params|_flatten_dict|_sanitize_params|_add_prefix|close)\(")
 """What loggers of one's own called on their base class, which has it only by the old import."""
@@ -129,6 +132,7 @@ def _from_import(script: Script, node: cst.ImportFrom) -> None:
         return
     if path is None or isinstance(node.names, cst.ImportStar):
         script.leave(node, f"`from {module} import ...` stays: name what you use of it, and where it is today.")
+        script.kept.add(module)
         return
     groups: dict[str, list[str]] = defaultdict(list)
     left = []
@@ -204,5 +208,12 @@ def _string(script: Script, node: cst.SimpleString) -> None:
         return
     if isinstance(call, cst.Call) and script.dotted(call.func) == "logging.getLogger":
         script.replace(node, f"{node.quote}fulmen{node.quote}")
+        return
+    module, _, name = text.rpartition(".")
+    home = names.home(table_path(module) or "", name) if module else None
+    element = script.parents[node]
+    if home and isinstance(element, cst.DictElement) and literal(element.key) in CLASSES:
+        script.replace(node, repr(today(script, home).replace(":", ".")).replace("'", node.quote))
     elif "." in text or "_" in text:
+        script.kept.update([text] if home else [])
         script.leave(node, f"the string {text!r} names an old path; Fulmen's are other ones.")

@@ -28,6 +28,8 @@ def training_step(self, {batch}, {idx}):
 
 
 def rewrite(script: Script) -> None:
+    if not any(node.name.value.endswith("toggle_optimizer") for node in script.all(cst.FunctionDef)):
+        _toggles(script)
     for owner in owners(script):
         step = owner.methods.get("training_step")
         if owner.kind != "LightningModule" or step is None or not any("opt" in one for one in parameters(step)[2:]):
@@ -38,6 +40,19 @@ def rewrite(script: Script) -> None:
             sentence = f"{owner.name}.training_step has an optimizer_idx and is left, because {error};"
             today = "today it is manual optimization: self.automatic_optimization = False. It still works."
             script.leave(step, f"{sentence} {today}")
+
+
+def _toggles(script: Script) -> None:
+    """`toggle_optimizer(optimizer, idx)` and `untoggle_optimizer(idx)` are told the optimizer today, and only that."""
+    optimizers: dict[Any, cst.BaseExpression] = {}
+    for call in script.all(cst.Call):
+        name = call.func.attr.value if isinstance(call.func, cst.Attribute) else ""
+        function, given = script.method_of(call), [arg.value for arg in call.args]
+        if name in ("toggle_optimizer", "_run_early_stopping_check") and len(given) == 2:
+            optimizers[function, script.code(given[1])] = given[0]
+            script.edit(call, lambda old: old.with_changes(args=[cst.Arg(old.args[0].value)]))
+        elif name == "untoggle_optimizer" and (optimizer := optimizers.get((function, *map(script.code, given)))):
+            script.edit(call, lambda old, new=optimizer: old.with_changes(args=[cst.Arg(new)]))
 
 
 def _step(script: Script, owner: Owner, step: cst.FunctionDef) -> None:

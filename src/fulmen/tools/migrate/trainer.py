@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,9 @@ def rewrite(script: Script) -> None:
     for node in script.all(cst.Attribute):
         if is_trainer(script, node):
             _attribute(script, node)
+    for part in script.all(cst.Subscript):  # of several loggers, which were one
+        if found := re.fullmatch(r"(.+\.)logger\.experiment\[(\d+)\]", script.code(part)):
+            script.replace(part, f"{found[1]}loggers[{found[2]}].experiment")
 
 
 def is_trainer(script: Script, node: cst.Attribute) -> bool:
