@@ -59,7 +59,7 @@ class Run(Readout):
         self.evaluation: EvaluateLoop | None = None
         self.prediction: PredictLoop | None = None
         self.ckpt_path: Any = None
-        self.received_sigterm = self.asked = False
+        self.received_sigterm = self.asked = self.stopping = False
         self.fit_number = 0  # among those of this process
         self.signals = Signals(self._ask_to_stop, slurm.signals(self.strategy))
 
@@ -149,7 +149,7 @@ class Run(Readout):
         return self.progress.batches + evaluated + (0 if self.prediction is None else self.prediction.batch_idx)
 
     def _ask_to_stop(self) -> None:
-        self.asked = True
+        self.asked, self.stopping = True, self.stopping if self.asked else self.should_stop
         self.received_sigterm = self.signals.received == SIGTERM
 
     def _ahead(self) -> int:

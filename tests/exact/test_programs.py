@@ -211,6 +211,24 @@ def test_schedulers_and_metrics_of_all_kinds_go_on(tmp_path, monkeypatch):
     check(program, tmp_path, monkeypatch, ("on_train_batch_end", 5))
 
 
+class Ends(L.Callback):
+    def on_train_epoch_end(self, trainer: Any, *args: Any) -> None:
+        trainer.should_stop = True
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        trainer.should_stop |= trainer.received_sigterm
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_who_had_asked_a_run_to_stop_before_the_signal_has_done_so_afterwards(tmp_path, monkeypatch, step):
+    def program(stop: Any) -> Any:
+        model = Model()
+        options = {"max_epochs": 9, "min_steps": 6}
+        return train(model, stop, Ends(), logger=CSVLogger("."), **options).global_step, model.layer.weight
+
+    assert check(program, tmp_path, monkeypatch, ("on_train_batch_end", step))[0][0] == 6
+
+
 def test_rows_of_before_the_first_save_leave_no_file(tmp_path, monkeypatch):
     def program(stop: Any) -> Any:
         train(Model(), stop, ModelCheckpoint(every_n_train_steps=99), logger=CSVLogger(".", flush_logs_every_n_steps=1))

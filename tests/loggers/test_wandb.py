@@ -186,3 +186,25 @@ def test_without_wandb_the_package_to_install_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
         WandbLogger()
+
+
+def test_a_run_with_checkpoints_in_the_default_folder_goes_on_under_its_id():
+    class Fall(Callback):
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            if trainer.global_step == 5:
+                raise KeyboardInterrupt
+
+    ids = []
+    for callbacks in ([Fall()], []):
+        logger = WandbLogger(save_dir="logs")
+        trainer = Trainer(
+            max_epochs=1, limit_train_batches=8, logger=logger, resume="auto", accelerator="cpu", log_every_n_steps=1,
+            callbacks=[ModelCheckpoint(every_n_train_steps=4), *callbacks], enable_progress_bar=False,
+        )  # fmt: skip
+        try:
+            trainer.fit(BoringModel())
+        except KeyboardInterrupt:
+            wandb.finish()
+        ids.append(logger.version)
+    assert ids[0] == ids[1]
+    assert str(trainer.ckpt_path).endswith(f"logs/lightning_logs/{ids[0]}/checkpoints/epoch=0-step=4.ckpt")

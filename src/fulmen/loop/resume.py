@@ -24,7 +24,7 @@ def loop_state(loop: TrainLoop) -> dict[str, Any]:
         "row_at": loop.row_at,
         "closed": loop.batch_idx == loop.progress.batch,  # the next batch is in hand
         "ending": loop.ending,
-        "should_stop": loop.trainer.should_stop and loop.trainer.signals.received is None,
+        "should_stop": loop.trainer.stopping if loop.trainer.asked else loop.trainer.should_stop,
         **loop.again.state_dict(),
         **(moved_by_validation(loop) if loop.before is None else loop.before),
     }
