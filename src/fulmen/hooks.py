@@ -94,18 +94,22 @@ def build(trainer: Any, module: LightningModule, callbacks: Sequence[Callback]) 
     from fulmen.module import LightningModule
 
     calls: dict[str, tuple[Hook, ...]] = {}
+    checks: list[Hook] = []  # EarlyStopping's and bars', between those of an epoch's end and the late ones
     for name, given in (SHARED | CALLBACK_ONLY).items():
         found: list[Hook] = []
         late: list[Hook] = []
         for callback in callbacks:
             if overrides(callback, name, Callback):
                 hook = partial(fitted(callback, name, ("trainer", "pl_module", *given)), trainer, module)
-                (late if _is_late(callback, name) else found).append(hook)
+                is_check = name == "on_train_epoch_end" and getattr(callback, "runs_late", False)
+                is_late = name in LATE and isinstance(callback, Checkpoint)
+                (checks if is_check else late if is_late else found).append(hook)
         if name in SHARED and overrides(module, name, LightningModule):
             found.append(fitted(module, name, given))
         calls[name] = tuple(found)
         if name in LATE:
             calls[LATE[name]] = tuple(late)
+    calls["checks_train_epoch_end"] = tuple(checks)
     for name, given in MODULE_ONLY.items():
         key = name if name not in calls else f"module_{name}"
         calls[key] = (fitted(module, name, given),) if overrides(module, name, LightningModule) else ()
@@ -114,11 +118,6 @@ def build(trainer: Any, module: LightningModule, callbacks: Sequence[Callback]) 
 
         complete(calls, trainer, module, callbacks)
     return HookTable(calls, list(callbacks))
-
-
-def _is_late(callback: Callback, name: str) -> bool:
-    monitors = name == "on_train_epoch_end" and getattr(callback, "runs_late", False)  # EarlyStopping
-    return name in LATE and (isinstance(callback, Checkpoint) or monitors)
 
 
 def method(owner: object, name: str) -> Hook:

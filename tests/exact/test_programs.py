@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import CatMetric
 
 import fulmen as L
-from fulmen.callbacks import ModelCheckpoint
+from fulmen.callbacks import EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint
 from fulmen.checkpoint import files, find
 from fulmen.demos import BoringModel
 from fulmen.errors import SIGTERMException
@@ -85,10 +85,16 @@ def check(program: Any, tmp_path: Path, monkeypatch: Any, *stops: Any) -> Any:
 def test_a_run_that_is_asked_to_end_in_the_sanity_check_begins_again(tmp_path, monkeypatch):
     def program(stop: Any) -> Any:
         model = Model()
-        train(model, stop, logger=CSVLogger("."))
+        train(model, OnExceptionCheckpoint("elsewhere"), stop, ModelCheckpoint(), logger=CSVLogger("."))
         return model.layer.weight
 
-    check(program, tmp_path, monkeypatch, ("on_validation_batch_start", 1), ("on_train_batch_end", 5))
+    stops = [("on_validation_batch_start", 1), ("on_train_batch_end", 2), ("on_train_batch_end", 1)]
+    whole = run(program, tmp_path / "whole", monkeypatch)
+    ended = run(program, tmp_path / "ended", monkeypatch, stops)
+    assert torch.equal(ended[0], whole[0])
+    assert ended[2] == whole[2]
+    (log,) = Path("lightning_logs").iterdir()
+    assert not (log / "checkpoints" / "interrupted.ckpt").exists()
 
 
 @pytest.mark.parametrize("dirpath", [None, "ck"])
@@ -227,6 +233,21 @@ def test_who_had_asked_a_run_to_stop_before_the_signal_has_done_so_afterwards(tm
         return train(model, stop, Ends(), logger=CSVLogger("."), **options).global_step, model.layer.weight
 
     assert check(program, tmp_path, monkeypatch, ("on_train_batch_end", step))[0][0] == 6
+
+
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_a_metric_that_was_judged_before_the_save_is_not_judged_again(tmp_path, monkeypatch, by_epoch):
+    def program(stop: Any) -> Any:
+        class Worse(Model):
+            def on_train_epoch_end(self) -> None:
+                self.log("worse", float(self.current_epoch))
+
+        early = EarlyStopping("worse" if by_epoch else "loss", patience=3, min_delta=1e9)
+        return train(Worse(), early, stop, ModelCheckpoint(), logger=CSVLogger("."), max_epochs=9).global_step
+
+    monkeypatch.setattr(L.Trainer, "_save_interrupted", lambda self: None)  # as by a kill
+    stops = [("on_train_batch_end", n) for n in (6, 6)]
+    assert check(program, tmp_path, monkeypatch, *stops)[0] == 16
 
 
 def test_rows_of_before_the_first_save_leave_no_file(tmp_path, monkeypatch):

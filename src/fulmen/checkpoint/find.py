@@ -152,8 +152,9 @@ def _versions(base: str, numbered: bool = True) -> list[str]:
 
 
 def interrupted(trainer: Trainer) -> str | None:
-    """Where a run that is asked to end saves: beside the first callback's files."""
-    folder = next(filter(None, (getattr(c, "dirpath", None) for c in trainer.checkpoint_callbacks)), None)
+    """Where a run that is asked to end saves: beside the files of the first callback that can find it there."""
+    callbacks = sorted(trainer.checkpoint_callbacks, key=lambda callback: not hasattr(callback, "find_last"))
+    folder = next(filter(None, (getattr(callback, "dirpath", None) for callback in callbacks)), None)
     return None if folder is None else f"{folder}/{INTERRUPTED}"
 
 

@@ -407,7 +407,7 @@ class TrainLoop:
             self.step.warn_if_idle()
         rows.write(trainer.loggers, row, progress.stepped - 1, progress.epoch)
         progress.point = EPOCH_ENDED
-        for hook in self.hooks.late_train_epoch_end:
+        for hook in (*self.hooks.checks_train_epoch_end, *self.hooks.late_train_epoch_end):
             hook()
 
     def close_epoch(self) -> None:
