@@ -98,7 +98,25 @@ def test_training_epoch_end_gets_a_list_for_each_optimizer():
     module = Ended()
     module.frequencies = (2, 1)
     fit(module, 3)
-    assert [len(one) for one in module.outputs] == [2, 1]
+    assert len([one["loss"] for one in module.outputs]) == 3
+
+
+def test_from_1_6_on_training_epoch_end_got_a_list_for_each_batch():
+    class Ended(Two):
+        def training_epoch_end(self, outputs):
+            self.outputs = outputs
+
+        def lr_scheduler_step(self, scheduler, optimizer_idx, metric):
+            scheduler.step()
+
+    module = Ended()
+    fit(module, 3)
+    assert [[sorted(one) for one in batch] for batch in module.outputs] == [[["log", "loss"]] * 2] * 3
+
+    module = Ended()
+    module.frequencies = (2, 1)
+    fit(module, 3)
+    assert [len(batch) for batch in module.outputs] == [1, 1, 1]
 
 
 def test_an_optimizers_step_that_returns_none_leaves_its_weights():

@@ -86,18 +86,25 @@ class Outputs:
                 whole = {"loss": one["loss"] * step.accumulate} if step.accumulate > 1 and "loss" in one else {}
                 kept = self.kind()
                 kept.update(detach({**one, **whole}))
-                parts.setdefault(idx, []).append(kept)
+                parts.setdefault(0 if several is not None and step.ends else idx, []).append(kept)
         for idx, ones in parts.items():  # of a sequence that was cut, a list for each batch
             self.kept.setdefault(idx, []).extend([ones] if cut else ones)
 
     def gathered(self, nested: bool = False) -> Any:
-        """A list; with several loaders, or several optimizers, a list for each (with `nested`, for one too)."""
+        """A list; with several loaders, or several optimizers, a list for each (with `nested`, for one too).
+
+        From 1.6 on, it was a list for each batch, of the outputs of each optimizer.
+        """
         lists = [self.kept.get(idx, []) for idx in range(self._count())]
+        step = self.trainer.__dict__.get("step")
+        if self.stage == "train" and len(self.trainer.optimizers) > 1 and getattr(step, "each_counts", False):
+            return [list(ones) for ones in zip(*lists, strict=False)]
         return lists if nested or len(lists) != 1 else lists[0]
 
     def _count(self) -> int:
         if self.stage == "train":
-            return max(1, len(self.trainer.optimizers)) if hasattr(self.trainer.step, "ran") else 1
+            step = self.trainer.step  # optimizers with frequencies have one list, in the batches' order
+            return max(1, len(self.trainer.optimizers)) if hasattr(step, "ran") and not step.ends else 1
         loop = self.trainer.prediction if self.stage == "predict" else self.trainer.evaluation
         return len(loop.counts)
 

@@ -41,7 +41,7 @@ class GAN(LightningModule):
         self.log("d_loss", d_loss, prog_bar=True, on_step=True, on_epoch=True)
         return d_loss
     def training_epoch_end(self, outputs):
-        self.epoch_sizes.append([len(out) for out in outputs])  # one list for each optimizer
+        self.epoch_sizes.append(len([out["loss"] for out in outputs]))  # one for each batch
     def on_epoch_end(self):
         sample = self(torch.randn(512, self.hparams.latent_dim, device=self.device)).mean(0)
         self.logger.experiment.add_scalars("sample", {"x": sample[0], "y": sample[1]}, self.current_epoch)
