@@ -250,6 +250,24 @@ def test_a_metric_that_was_judged_before_the_save_is_not_judged_again(tmp_path, 
     assert check(program, tmp_path, monkeypatch, *stops)[0] == 16
 
 
+def test_a_kill_between_a_save_and_its_copy_leaves_the_copy_to_the_next_start(tmp_path, monkeypatch):
+    def program(stop: Any) -> Any:
+        train(Model(), stop, ModelCheckpoint(save_last=True), logger=CSVLogger("."), max_epochs=3)
+        return {path.name: files.read(path)["global_step"] for path in Path(".").rglob("*.ckpt")}
+
+    repeat, done = files.repeat, []
+
+    def killed(path: Any, other: Any, link: bool) -> None:
+        done.append(path)
+        if len(done) == 6:  # the last one of the run that is ended
+            raise SIGTERMException(143)
+        repeat(path, other, link=link)
+
+    monkeypatch.setattr(files, "repeat", killed)
+    monkeypatch.setattr(L.Trainer, "_save_interrupted", lambda self: None)
+    check(program, tmp_path, monkeypatch, ("none", 0))
+
+
 def test_rows_of_before_the_first_save_leave_no_file(tmp_path, monkeypatch):
     def program(stop: Any) -> Any:
         train(Model(), stop, ModelCheckpoint(every_n_train_steps=99), logger=CSVLogger(".", flush_logs_every_n_steps=1))

@@ -85,7 +85,8 @@ def _newest(trainer: Trainer, wanted: Any) -> str | None:
         if found := next(filter(None, (callback.find_last(wanted) for callback in callbacks)), None):
             return found
     _place(callbacks, given)
-    return next(filter(None, (files.newest_good(folder, wanted=wanted) for folder in _folders(trainer))), None)
+    folders = (folder if places.is_remote(folder) else os.path.realpath(folder) for folder in _folders(trainer))
+    return next(filter(None, (files.newest_good(folder, wanted=wanted) for folder in folders)), None)
 
 
 def _place(callbacks: list[Any], folders: list[str | None]) -> None:
