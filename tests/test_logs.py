@@ -89,6 +89,16 @@ def test_rows_of_steps_come_every_n_steps_counted_over_epochs(every, steps):
     assert [step for step, _ in rows] == steps
 
 
+@pytest.mark.parametrize(("every", "steps"), [(4, [2]), (0, [])])
+def test_the_step_that_stops_the_run_has_its_row(every, steps):
+    def step(self: Any, batch: Any, batch_idx: int) -> None:
+        self.log("loss", 1.0)
+        self.trainer.should_stop = batch_idx == 2
+
+    rows = rows_of(logging_net(training_step=step), numbers(5), log_every_n_steps=every)
+    assert [step for step, _ in rows] == steps
+
+
 def test_an_epoch_shorter_than_the_interval_of_rows_is_told():
     with pytest.warns(L.warn.PossibleUserWarning, match="2 batches, fewer than log_every_n_steps=3"):
         rows_of(Net(), numbers(2), log_every_n_steps=3)

@@ -160,9 +160,11 @@ class Readout:
     def should_log_step(self) -> bool:
         """Whether the loggers get a row for the batch that was just trained on."""
         loop, every = self.train_loop, self.log_every_n_steps
-        return loop is not None and every > 0 and loop.step.stepping and self.progress.stepped % every == 0
+        due = every > 0 and (self.progress.stepped % every == 0 or self.should_stop)
+        return loop is not None and due and loop.step.stepping
 
     log_every_n_steps: int
+    should_stop: bool
 
     @property
     def estimated_stepping_batches(self) -> int | float:

@@ -212,8 +212,19 @@ def test_an_exception_saves_what_is_not_saved_yet(options, stop, expected):
 # ---- last.ckpt
 
 
-@pytest.mark.parametrize(("options", "at"), [({}, 12), ({"monitor": "score"}, 8), ({"save_top_k": 0}, 12)], ids=str)
-def test_last_is_a_copy_of_the_newest_file(options, at):
+@pytest.mark.parametrize(
+    ("options", "at"),
+    [
+        ({}, 12), ({"save_top_k": 0}, 12), ({"every_n_train_steps": 5}, 10), ({"every_n_epochs": 2}, 8),
+        ({"monitor": "score"}, 12), ({"monitor": "score", "every_n_train_steps": 5}, 12),
+        ({"monitor": "score", "every_n_train_steps": 11}, 12), ({"monitor": "scor", "every_n_train_steps": 5}, 12),
+        ({"every_n_epochs": 4}, 12), ({"every_n_train_steps": 13, "monitor": "score"}, 12),
+        ({"save_top_k": 0, "every_n_epochs": 2}, 12),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:ModelCheckpoint")
+def test_last_is_of_the_newest_moment_at_which_a_save_was_due_and_else_of_the_end(options, at):
     callback = run(save_last=True, **options)
     assert torch.load("c/last.ckpt", weights_only=True)["global_step"] == at
     assert callback.last_model_path == os.path.realpath("c") + "/last.ckpt"
@@ -268,10 +279,21 @@ def test_an_interval_that_is_no_timedelta_and_a_folder_that_is_no_path_are_refus
         ModelCheckpoint(dirpath=3)
 
 
-@pytest.mark.parametrize("options", [{}, {"every_n_train_steps": 2}, {"save_top_k": -1}], ids=str)
+NOBODY_LOGS = r"monitor='scor'.*mean 'score'\? Metrics available: .*'at'"
+
+
+@pytest.mark.parametrize("options", [{}, {"save_top_k": -1}], ids=str)
 def test_a_monitor_that_nobody_logs_ends_the_first_epoch(options):
-    with pytest.raises(MisconfigurationException, match=r"monitor='scor'.*mean 'score'\? Metrics available: .*'at'"):
+    with pytest.raises(MisconfigurationException, match=NOBODY_LOGS):
         run(monitor="scor", **options)
+    assert kept() == set()
+
+
+@pytest.mark.parametrize("options", [{"every_n_train_steps": 2}, {"trainer": {"limit_val_batches": 0}}], ids=str)
+def test_saves_by_step_and_runs_without_validation_only_warn_of_it(options):
+    nobody = NOBODY_LOGS if "trainer" not in options else "monitor='scor'.*'train_at'"
+    with pytest.warns(UserWarning, match=f"{nobody}.* no file is saved"):
+        assert run(monitor="scor", **options).best_model_path == ""
     assert kept() == set()
 
 

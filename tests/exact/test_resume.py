@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from exact.situations import ALL, SITUATIONS, WITH_WORKERS, Killed, difference, fit, kept, remains
+from exact.situations import ALL, SITUATIONS, WITH_WORKERS, Killed, Noisy, difference, fit, kept, remains
 from small import make_trainer
 from torch.utils.data import DataLoader
 
@@ -110,6 +110,19 @@ def test_last_is_the_newest_after_a_kill_before_it_was_copied(tmp_path, monkeypa
     with pytest.raises(Killed):
         start()
     assert start() == 21
+
+
+@pytest.mark.parametrize(("monitor", "options"), [("val_loss", {}), ("loss_epoch", {"limit_val_batches": 0})])
+def test_a_run_goes_on_from_a_last_that_was_saved_before_its_value_was_known(monitor, options, tmp_path, monkeypatch):
+    waits = {"monitor": monitor, "save_top_k": 2, "every_n_train_steps": 2, "save_last": True}
+    ALL["waits"] = kept(
+        callbacks=lambda: [ModelCheckpoint("waits", "{step}", **waits)],
+        train=lambda: DataLoader(Noisy(18), batch_size=3, shuffle=True),
+        **options,
+    )
+    runs = [[("train", 5), ("val", 6)], [("train epoch end", 6)], [("train", 11), ("train", 15)]]
+    check(monkeypatch, tmp_path, "waits", runs, every=100)
+    assert torch.load("waits/last.ckpt", weights_only=True)["global_step"] == 18
 
 
 def test_weights_alone_leave_no_second_file_where_they_are_saved_anew(tmp_path, monkeypatch):

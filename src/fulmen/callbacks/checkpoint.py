@@ -15,7 +15,7 @@ from fulmen.callbacks.filename import COUNTERS
 from fulmen.callbacks.keeping import RANKING, Keeping
 from fulmen.checkpoint import find
 from fulmen.errors import CheckpointError, MisconfigurationException, SIGTERMException, nearest
-from fulmen.warn import rank_zero_warn
+from fulmen.warn import rank_zero_warn, warn_once
 
 if TYPE_CHECKING:
     from fulmen.module import LightningModule
@@ -33,8 +33,9 @@ class ModelCheckpoint(Keeping):
     Saves are due every `every_n_train_steps` optimizer steps, every `train_time_interval`, or else every
     `every_n_epochs` epochs: after their validation, or at their end (`save_on_train_epoch_end=True`). A file is ranked
     by a value that belongs to the weights in it: a save that is due before its value is known is made as soon as it is.
-    Without `monitor` the newest file is kept. `save_last=True` keeps a copy of the newest file as `last.ckpt`, "link" a
-    symbolic link to it. Names that other files have get `-v1`, `-v2` and so on.
+    Without `monitor` the newest file is kept. `save_last=True` keeps the newest save that was due as `last.ckpt`, among
+    the best or not, and where none was due the end; "link" a symbolic link to the newest file. Names that other files
+    have get `-v1`, `-v2` and so on.
     """
 
     def __init__(
@@ -274,14 +275,24 @@ class ModelCheckpoint(Keeping):
         validated = self._progress["validated_at"] >= 0 or not trainer.enable_validation
         metrics = self._candidates(trainer)
         if self._progress["due"] and validated and self.monitor is not None and self.monitor not in metrics:
-            raise MisconfigurationException(
+            message = (
                 f"ModelCheckpoint(monitor={self.monitor!r}): no metric of that name was logged."
                 f"{nearest(self.monitor, metrics)} Metrics available: {', '.join(map(repr, metrics))}. "
                 f"Log it with self.log({self.monitor!r}, value)."
             )
+            if trainer.enable_validation and not self._by_batch:
+                raise MisconfigurationException(message)
+            warn_once(f"{message} Until then no file is saved.")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where no save was due before, or last.ckpt is all there is, it is of the end."""
         self._settle(trainer)
+        saved_at = self._progress["saved_at"]
+        unsaved = trainer.global_step not in (0, saved_at) and (saved_at == 0 or self.save_top_k == 0)
+        if self.save_last and unsaved and self._runs(trainer):
+            self._progress["due"] = False
+            self._put_last(trainer, self._candidates(trainer))
+            self._settle(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         try:
@@ -332,3 +343,5 @@ class ModelCheckpoint(Keeping):
             progress["due"] = False
             if progress["saved_at"] != trainer.global_step:
                 self._save(trainer)
+        elif moment == "batch" and not {*names.fields(self.CHECKPOINT_NAME_LAST)} - {*COUNTERS}:
+            self._put_last(trainer, self._candidates(trainer))

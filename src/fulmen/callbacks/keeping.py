@@ -97,7 +97,13 @@ class Keeping(Checkpoint):
             self._put(trainer, metrics, self._follow)
         elif self.save_top_k and self.check_monitor_top_k(trainer, metrics[self.monitor]):  # type: ignore[index]
             self._update_best_and_save(metrics[self.monitor], trainer, metrics)  # type: ignore[index]
-        elif self.save_last and not self.save_top_k:
+        else:
+            self._put_last(trainer, metrics)
+
+    def _put_last(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
+        """last.ckpt by itself: what a killed run goes on from need not be among the best."""
+        self._settle(trainer)
+        if self.save_last is True or (self.save_last and not self.save_top_k):
             self._put(trainer, metrics, lambda *_: ("", []))
 
     # The next three are called where what they do is due, so that subclasses may do more, or otherwise.
@@ -247,7 +253,8 @@ class Keeping(Checkpoint):
         folder = self.dirpath or ""
         if trainer.is_global_zero and not (places.is_remote(folder) or places.exists(folder)):
             rank_zero_warn(f"The folder {folder!r} has vanished, with the checkpoints in it. It is made anew.")
-        self._progress["saved_at"] = trainer.global_step
+        if not self._progress["due"]:  # else the ranked file of this moment is still to come
+            self._progress["saved_at"] = trainer.global_step
         self._written |= {path, last}
         if last:
             if self.last_model_path not in ("", last):

@@ -54,6 +54,12 @@ def holds_others(loop: TrainLoop | None) -> bool:
     return any(not torch.equal(before, now) for before, now in zip(loop.norms_before, norms(loop), strict=False))
 
 
+def restore_random(state: dict[str, Any] | None) -> None:
+    """Random numbers go on where `state` was taken, if it is known."""
+    if state is not None and state["rng"] is not None:
+        seed.restore(state["rng"])
+
+
 def group_counts(trainer: Any) -> list[int]:
     return [len(optimizer.param_groups) for optimizer in trainer.optimizers]
 
@@ -84,7 +90,8 @@ def finish_batch(loop: TrainLoop, resume: dict[str, Any]) -> bool:
     step.is_last, step.stepping = loop.fetch.is_last, resume.get("stepping", True)
     loop.batch_idx = progress.batch - 1
     if progress.point == IN_EPOCH and progress.batch and not resume.get("closed"):
-        if step.stepping and progress.stepped % loop.row_every == 0 and loop.row_at != progress.stepped:
+        due = progress.stepped % loop.row_every == 0 or loop.trainer.should_stop
+        if due and step.stepping and loop.row_at != progress.stepped:
             loop.write_row()
         for hook in hooks.late_train_batch_end if loop.same_run else ():  # those that have saved by then know it
             hook({}, None, loop.batch_idx)

@@ -20,7 +20,7 @@ from fulmen.loop.evaluate import EvaluateLoop
 from fulmen.loop.faster import speed_up
 from fulmen.loop.fetch import Fetch, Pull
 from fulmen.loop.progress import EPOCH_ENDED, IN_EPOCH, VALIDATED, VALIDATION_OVER, Progress
-from fulmen.loop.resume import finish_batch, group_counts, moved_by_validation, norms
+from fulmen.loop.resume import finish_batch, group_counts, moved_by_validation, norms, restore_random
 from fulmen.loop.schedule import Schedule
 from fulmen.loop.source import Source
 from fulmen.loop.step import ManualStep, Step
@@ -148,6 +148,7 @@ class TrainLoop:
         if trainer.should_stop and self.may_stop() and self.resume is None:
             return True
         if self.finished():  # by a checkpoint, or an earlier fit
+            restore_random(self.resume if self.same_run else None)
             rank_zero_warn(
                 f"Nothing to train: the run stands at epoch {self.progress.epoch}, step {self.progress.steps}, and "
                 f"max_epochs={self.max_epochs}, max_steps={self.max_steps} are already reached. Set max_epochs higher."
@@ -199,8 +200,7 @@ class TrainLoop:
         renews = source.former is not None and source.due(trainer.reload_dataloaders_every_n_epochs, epoch)
         if renews:  # the checkpoint is from before the loaders of this epoch were made
             source.former = None
-            if self.resume is not None and self.resume["rng"] is not None:
-                seed.restore(self.resume["rng"])
+            restore_random(self.resume)
         source.load(trainer.strategy, trainer.options.use_distributed_sampler, bool(trainer.overfit_batches), epoch)
         if renews and self.resume is not None:
             self.resume = {**self.resume, "rng": seed.capture()}
@@ -246,8 +246,7 @@ class TrainLoop:
     def run_epoch(self) -> None:
         progress, resume = self.progress, self.resume
         if resume is not None and "loader" not in resume:  # the checkpoint was not taken within an epoch's batches
-            if resume["rng"] is not None:
-                seed.restore(resume["rng"])
+            restore_random(resume)
             resume = self.resume = None
         if progress.point != EPOCH_ENDED:
             batches = self.start_epoch(resume)
@@ -302,8 +301,7 @@ class TrainLoop:
             return
         self.fetch.resume(resume["loader"], self.progress.batch)
         self.again.put_own_back()  # a batch that was fetched ahead may have come of what they kept before
-        if resume["rng"] is not None:
-            seed.restore(resume["rng"])
+        restore_random(resume)
 
     def run_batches(  # noqa: C901, PLR0915 - the way of every batch, without a call that can be spared
         self, batches: Iterator[Any], resume: dict[str, Any] | None
@@ -344,7 +342,7 @@ class TrainLoop:
             done = clock() if step.listens else 0.0
             for hook in batch_end:
                 hook(output, batch, idx)
-            if step.stepping and progress.stepped % self.row_every == 0:
+            if step.stepping and (progress.stepped % self.row_every == 0 or trainer.should_stop):
                 self.write_row()
             for hook in late:
                 hook(output, batch, idx)
@@ -387,6 +385,8 @@ class TrainLoop:
     @counted("logging")
     def write_row(self) -> None:
         progress = self.progress
+        if not self.trainer.log_every_n_steps:
+            return  # not even where the run is to stop
         self.row_at = progress.stepped
         rows.write(self.trainer.loggers, self.logs.read_row(), progress.stepped - 1, progress.epoch)
 
