@@ -11,6 +11,7 @@ from torch import nn
 import fulmen as L
 from fulmen.compat import argparse, bases
 from fulmen.compat.finder import Finder
+from fulmen.compat.names import ROOTS
 from fulmen.demos import BoringModel
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -138,7 +139,11 @@ def test_where_a_fit_begins_may_be_assigned():
 
 
 def test_fit_returned_1_until_1_3(monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] in ROOTS]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    assert trainer("--fast_dev_run").fit(BoringModel()) is None
+
     import_module("pytorch_lightning.callbacks")
     assert trainer("--fast_dev_run").fit(BoringModel()) == 1
 

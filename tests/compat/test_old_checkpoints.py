@@ -376,7 +376,9 @@ def test_a_call_in_the_file_is_refused(own_folder):
     assert not (own_folder / "made.txt").exists()
 
 
-def test_old_classes_are_found_where_the_user_trusts_the_file(epoch):
+def test_old_classes_are_found_where_the_user_trusts_the_file(epoch, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pytorch_lightning"]:  # another test's
+        monkeypatch.delitem(sys.modules, name)
     with old_names() as make:
         kind = make("pytorch_lightning.utilities.parsing.AttributeDict", dict)
         torch.save({**late_zero(epoch), "hyper_parameters": kind(width=3)}, "old.ckpt")

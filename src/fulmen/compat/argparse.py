@@ -87,6 +87,6 @@ def _returning_one(function: Any) -> Any:
     @wraps(function)
     def fit(self: Any, *args: Any, **kwargs: Any) -> int | None:
         function(self, *args, **kwargs)
-        return 1 if newest_import() < (1, 3) else None
+        return 1 if (0, 5) <= newest_import() < (1, 3) else None
 
     return fit

@@ -309,14 +309,15 @@ def _epoch_ends(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any) -
     trainer.__dict__["_outputs"] = gathered = {}
     for stage in set(ENDS.values()):
         start, batch, end = (f"on_{stage}_{when}" for when in ("epoch_start", "batch_end", "epoch_end"))
-        late = LATE.get(end, end)  # of EarlyStopping and its kind, which run behind the epoch's row
-        late = late if any("outputs" in asked_for(hook) for hook in calls[late]) else end
-        if stage not in ends and not any("outputs" in asked_for(hook) for hook in (*calls[end], *calls[late])):
+        places = (end, "checks_train_epoch_end", LATE[end]) if end in LATE else (end,)  # some run behind
+        asking = [place for place in places if any("outputs" in asked_for(hook) for hook in calls[place])]
+        if stage not in ends and not asking:
             continue
         outputs = gathered[stage] = results.Outputs(trainer, stage)
         calls[start] = (outputs.clear, *calls[start])
         calls[batch] = (outputs.add, *calls[batch])
-        calls[late] = (*calls[late], outputs.clear)
+        last = [end, *asking][-1]
+        calls[last] = (*calls[last], outputs.clear)
         if stage == "train":
             calls["on_save_checkpoint"] += (outputs.save,)
             calls["on_load_checkpoint"] += (outputs.load,)

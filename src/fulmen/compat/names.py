@@ -405,10 +405,11 @@ def missing(path: str, name: str) -> str:
 
 
 def newest_import() -> tuple[int, ...]:
-    """The release that brought the newest of the old modules imported so far; `lightning` itself came with 1.8."""
+    """The release that brought the newest of the old modules imported so far, (0,) if there are none."""
     imported = [name for name in sys.modules if name.partition(".")[0] in ROOTS]
     known = [rows()[path].since for name in imported if (path := table_path(name))]
-    return max(tuple(map(int, since.split("."))) for since in [*known, "1.8" if "lightning" in imported else "0.5"])
+    roots = ["1.8" if name == "lightning" else "0.5" for name in imported if name in ROOTS]
+    return max((tuple(map(int, since.split("."))) for since in [*known, *roots]), default=(0,))
 
 
 def _below(path: str, name: str) -> str:
