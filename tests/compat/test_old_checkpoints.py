@@ -19,6 +19,7 @@ from torch import Tensor
 import fulmen as L
 from fulmen.callbacks import EarlyStopping, ModelCheckpoint
 from fulmen.checkpoint import files
+from fulmen.compat.finder import Finder
 from fulmen.errors import ForeignCheckpoint
 from fulmen.states import RunningStage
 
@@ -379,6 +380,7 @@ def test_a_call_in_the_file_is_refused(own_folder):
 def test_old_classes_are_found_where_the_user_trusts_the_file(epoch, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "pytorch_lightning"]:  # another test's
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if not isinstance(finder, Finder)])
     with old_names() as make:
         kind = make("pytorch_lightning.utilities.parsing.AttributeDict", dict)
         torch.save({**late_zero(epoch), "hyper_parameters": kind(width=3)}, "old.ckpt")
