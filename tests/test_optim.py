@@ -98,7 +98,12 @@ def test_no_optimizer_is_told_and_nothing_is_trained():
     ("settings", "options", "expected"),
     [
         ({"interval": "step"}, {"max_epochs": 1}, ".5 .25 .125 .0625 |"),
-        ({"interval": "step", "frequency": 3}, {}, "1 1 .5 .5 | .5 .25 .25 .25 | .125 .125 .125 .0625 |"),
+        ({"interval": "step", "frequency": 3}, {}, "1 1 .5 .5 | .5 .5 .25 .25 | .25 .25 .125 .125 |"),
+        (
+            {"interval": "step", "frequency": 2},
+            {"max_epochs": 1, "accumulate_grad_batches": 2},
+            "1 .5 .5 .25 |",
+        ),
         ({"interval": "step"}, {"max_epochs": 1, "accumulate_grad_batches": 2}, "1 .5 .5 .25 |"),
         ({"frequency": 2}, {}, "1 1 1 1 | 1 1 1 .5 | .5 .5 .5 .5 |"),
         ({"monitor": "val", "strict": False, "name": "mine"}, {}, EPOCHS),

@@ -27,7 +27,10 @@ OUTER_KEYS = ("optimizer", "lr_scheduler", "monitor", "frequency")
 
 @dataclass
 class LRSchedulerConfig:
-    """When and how one scheduler is stepped."""
+    """When and how one scheduler is stepped.
+
+    By step that is behind an optimizer step, where the batch's number in its epoch, from 1, is a multiple of `frequency`.
+    """
 
     scheduler: Any
     name: str | None = None
@@ -276,7 +279,7 @@ class Schedulers:
         self.plateaus = [c for c in self.configs if c.reduce_on_plateau]
 
     def after_step(self, count: int) -> None:
-        """`count` optimizer steps of batches are done."""
+        """An optimizer step behind batch `count` of the epoch, counted from 1."""
         for config in self.by_step:
             if count % config.frequency == 0:
                 self._step(config)

@@ -98,7 +98,7 @@ def finish_batch(loop: TrainLoop, resume: dict[str, Any]) -> bool:
         if loop.schedule.due_on_resume:
             loop.validate()
         if loop.schedules and step.stepping:
-            loop.schedulers.watch("step", progress.stepped)
+            loop.schedulers.watch("step", progress.batch)
     elif progress.point == VALIDATED and loop.same_run and resume.get("ending") is False:
         loop.validation.end_again()
     progress.point = IN_EPOCH

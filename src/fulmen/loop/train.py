@@ -355,7 +355,7 @@ class TrainLoop:
                 account.callbacks += before - done - account.apart
                 account.apart = 0.0
             if self.schedules and step.stepping:
-                self.schedulers.watch("step", progress.stepped)
+                self.schedulers.watch("step", progress.batch)
             if progress.steps >= self.step_limit or (self.trainer.should_stop and self.may_stop()):
                 return
 
@@ -378,7 +378,7 @@ class TrainLoop:
     def step_schedulers(self) -> None:
         """Schedulers by step after a step, and those by epoch after the last batch."""
         if self.step.stepping:
-            self.schedulers.after_step(self.progress.stepped)
+            self.schedulers.after_step(self.progress.batch)
         if self.fetch is not None and self.fetch.is_last:
             self.schedulers.after_epoch(self.progress.epoch + 1)
 
