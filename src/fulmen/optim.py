@@ -29,7 +29,8 @@ OUTER_KEYS = ("optimizer", "lr_scheduler", "monitor", "frequency")
 class LRSchedulerConfig:
     """When and how one scheduler is stepped.
 
-    By step that is behind an optimizer step, where the batch's number in its epoch, from 1, is a multiple of `frequency`.
+    By step that is behind an optimizer step, where the batch's number in its epoch, from 1, is a multiple of
+    `frequency`.
     """
 
     scheduler: Any
