@@ -74,11 +74,18 @@ def newest(trainer: Trainer) -> str | None:
         fitting = trainer.state.fn == "fit"
         passes = [partial(_may_go_on, trainer, True), partial(_may_go_on, trainer, False)] if fitting else [None]
         found = next(filter(None, (_newest(trainer, wanted) for wanted in passes)), None)
-    return trainer.strategy.broadcast(found)
+    callbacks = _that_find(trainer)
+    found, folders = trainer.strategy.broadcast((found, [callback.dirpath for callback in callbacks]))
+    _place(callbacks, folders)
+    return found
+
+
+def _that_find(trainer: Trainer) -> list[Any]:
+    return [callback for callback in trainer.checkpoint_callbacks if hasattr(callback, "find_last")]
 
 
 def _newest(trainer: Trainer, wanted: Any) -> str | None:
-    callbacks: list[Any] = [c for c in trainer.checkpoint_callbacks if hasattr(c, "find_last")]
+    callbacks = _that_find(trainer)
     given = [callback.dirpath for callback in callbacks]
     for folders in (given, *_earlier(trainer, given)):
         _place(callbacks, folders)  # where it is found, the run saves again
@@ -97,7 +104,7 @@ def _place(callbacks: list[Any], folders: list[str | None]) -> None:
 def _may_go_on(trainer: Trainer, numbered: bool, checkpoint: dict[str, Any]) -> bool:
     """Whether this fit may be the run that a checkpoint is of: not if the process has finished it with another trainer.
 
-    With `numbered` only if that was as manieth in its program as this one is.
+    With `numbered` only if both have the same number in the program.
     """
     run = str(checkpoint.get("fulmen", {}).get("run"))
     if "optimizer_states" not in checkpoint or (numbered and run.partition("-")[0] != _number()):
