@@ -89,6 +89,7 @@ class Readout:
     progress: Progress
     logs: LogStore
     datamodule: Any
+    ckpt_path: Any
     limit_train_batches: int | float
     accumulate_grad_batches: int
     _module: LightningModule | None
