@@ -289,8 +289,18 @@ def test_a_monitor_that_nobody_logs_ends_the_first_epoch(options):
     assert kept() == set()
 
 
+@pytest.mark.filterwarnings("ignore:.* has validation_step, but there are no validation data")
+def test_so_does_one_in_a_run_that_has_no_validation():
+    class Unvalidated(Model):
+        val_dataloader = L.LightningModule.val_dataloader
+
+    callbacks = [ModelCheckpoint("c", monitor="scor")]
+    with pytest.raises(MisconfigurationException, match="monitor='scor'"):
+        L.Trainer(callbacks=callbacks, **{**QUIET, "enable_checkpointing": True}).fit(Unvalidated(SCORES))
+
+
 @pytest.mark.parametrize("options", [{"every_n_train_steps": 2}, {"trainer": {"limit_val_batches": 0}}], ids=str)
-def test_saves_by_step_and_runs_without_validation_only_warn_of_it(options):
+def test_saves_by_step_and_runs_with_validation_turned_off_only_warn_of_it(options):
     nobody = NOBODY_LOGS if "trainer" not in options else "monitor='scor'.*'train_at'"
     with pytest.warns(UserWarning, match=f"{nobody}.* no file is saved"):
         assert run(monitor="scor", **options).best_model_path == ""

@@ -280,7 +280,7 @@ class ModelCheckpoint(Keeping):
                 f"{nearest(self.monitor, metrics)} Metrics available: {', '.join(map(repr, metrics))}. "
                 f"Log it with self.log({self.monitor!r}, value)."
             )
-            if trainer.enable_validation and not self._by_batch:
+            if trainer.limit_val_batches != 0 and not self._by_batch:
                 raise MisconfigurationException(message)
             warn_once(f"{message} Until then no file is saved.")
 
