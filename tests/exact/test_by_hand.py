@@ -165,14 +165,19 @@ def test_schedulers_by_step_and_by_epoch_together():
         made[:] = [cycle, lr_scheduler.ExponentialLR(optimizer, 0.5)]
         return [optimizer], [{"scheduler": made[0], "interval": "step", "frequency": 2}, made[1]]
 
+    batches: list[None] = []
+
+    def after_step() -> None:
+        batches.append(None)
+        if len(batches) % 2 == 0:
+            made[0].step()
+
+    def after_epoch(net: nn.Module) -> None:
+        batches.clear()
+        made[1].step()
+
     ours = trained(configure)
-    steps = iter(range(1, 100))
-    hand = by_hand(
-        lambda parameters: configure(parameters)[0][0],
-        after_step=lambda: made[0].step() if next(steps) % 2 == 0 else None,
-        after_epoch=lambda net: made[1].step(),
-    )
-    assert_equal(ours, hand)
+    assert_equal(ours, by_hand(lambda parameters: configure(parameters)[0][0], after_step, after_epoch))
 
 
 def test_reduce_on_plateau_follows_the_validation():
