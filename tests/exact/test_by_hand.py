@@ -177,7 +177,9 @@ def test_schedulers_by_step_and_by_epoch_together():
         made[1].step()
 
     ours = trained(configure)
-    assert_equal(ours, by_hand(lambda parameters: configure(parameters)[0][0], after_step, after_epoch))
+    assert_equal(
+        ours, by_hand(lambda parameters: configure(parameters)[0][0], after_step=after_step, after_epoch=after_epoch)
+    )
 
 
 def test_reduce_on_plateau_follows_the_validation():
