@@ -305,6 +305,9 @@ def test_saves_by_step_and_runs_with_validation_turned_off_only_warn_of_it(optio
     with pytest.warns(UserWarning, match=f"{nobody}.* no file is saved"):
         assert run(monitor="scor", **options).best_model_path == ""
     assert kept() == set()
+    with pytest.warns(UserWarning, match=f"{nobody}.* only last.ckpt is saved"):
+        run(monitor="scor", save_last=True, **options)
+    assert kept() == {"last"}
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_the_first_batch():

@@ -86,7 +86,6 @@ class ModelCheckpoint(Keeping):
 
     def _forget_all(self) -> None:
         """Begin without any file."""
-
         self.best_k_models: dict[str, Tensor] = {}
         self.best_model_path = ""
         self.best_model_score: Tensor | None = None
@@ -282,7 +281,7 @@ class ModelCheckpoint(Keeping):
             )
             if trainer.limit_val_batches != 0 and not self._by_batch:
                 raise MisconfigurationException(message)
-            warn_once(f"{message} Until then no file is saved.")
+            warn_once(f"{message} Until then {'only last.ckpt' if self.save_last is True else 'no file'} is saved.")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Where no save was due before, or last.ckpt is all there is, it is of the end."""

@@ -48,10 +48,11 @@ def norms(loop: TrainLoop) -> list[Tensor]:
 
 
 def holds_others(loop: TrainLoop | None) -> bool:
-    """Whether they have done so, and not undone it yet: what is saved now would go on from the wrong weights."""
+    """Whether they have done so on any rank, and not undone it yet: what is saved now would be the wrong weights."""
     if loop is None or loop.before is None:
         return False
-    return any(not torch.equal(before, now) for before, now in zip(loop.norms_before, norms(loop), strict=False))
+    others = any(not torch.equal(before, now) for before, now in zip(loop.norms_before, norms(loop), strict=False))
+    return loop.trainer.strategy.reduce_boolean_decision(others, all=False)
 
 
 def restore_random(state: dict[str, Any] | None) -> None:
