@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get(
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that a test starts share the machine with other tests
 os.environ.setdefault("WANDB_MODE", "offline")
 torch.set_num_threads(1)
+# what starts tests in the background (nohup, a shell's &) lets them ignore these, and runs that tests start too
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
