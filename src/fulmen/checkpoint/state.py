@@ -34,7 +34,7 @@ def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
         check_weights(module, "saving a checkpoint")
     checkpoint: dict[str, Any] = {
         "epoch": trainer.current_epoch,
-        "global_step": trainer.global_step,
+        "global_step": trainer.progress.steps,
         layout.VERSION_KEY: layout.VERSION,
         "state_dict": module.state_dict(),
         "loops": layout.loops(trainer),
