@@ -103,6 +103,22 @@ def test_optimizer_step_with_a_closure_and_the_flags():
     assert module.second.weight.tolist() == [[1.0, 1.0]]
 
 
+@pytest.mark.parametrize("arguments", ["**named", "epoch, *, optimizer_idx=None, **named", "epoch, batch_idx, **named"])
+def test_optimizer_step_by_name(arguments):
+    def step(given):
+        given |= given["named"]
+        assert [given[name] for name in ("epoch", "batch_idx", "optimizer_idx", "on_tpu")] == [0, 0, 0, False]
+        given["optimizer"].step(closure=given["optimizer_closure"])
+
+    scope = {"step": step}
+    exec(f"def optimizer_step(self, {arguments}):\n    step(dict(locals()))\n", scope, scope)
+    module = type("Named", (Net,), {"optimizer_step": scope["optimizer_step"]})(lr=0.5)
+    make_trainer().fit(module, numbers(1))
+
+    assert module.layer.weight.tolist() == [[1.0, 1.0]]
+    assert module.layer.bias.tolist() == [-0.5]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

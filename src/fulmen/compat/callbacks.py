@@ -62,7 +62,7 @@ def settable(counter: str, today: Any) -> property:
             trainer.callbacks.append(Begin(counter, value))
         setattr(trainer.progress, counter, value)
 
-    return today.setter(assign)
+    return property(lambda trainer: today.fget(trainer) - trainer.__dict__.get(f"_uncounted_{counter}", 0), assign)
 
 
 class TrackGradNorm(Callback):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fulmen.compat.names import newest_import
 from fulmen.device import choose, find_usable_cuda_devices
 from fulmen.errors import MisconfigurationException
 from fulmen.warn import warn_once
@@ -28,6 +29,11 @@ HARDWARE = ("gpus", "tpu_cores", "num_tpu_cores", "ipus")
 
 SAID: set[str] = set()
 """Those of these, and num_processes, that a trainer of this process was made with."""
+
+
+def release(trainer: Any) -> tuple[int, ...]:
+    """The release that the program is of at least: its newest import's; 1.6 where it says devices= and never gpus=."""
+    return max(newest_import(), (1, 6) if trainer.options.devices != "auto" and not SAID else (0,))
 
 
 def is_old_word(name: str, word: Any) -> bool:

@@ -4,7 +4,8 @@ What the user's classes define decides; a class of today costs nothing here, and
 not belong to an old hook. Three kinds: moments that have another name today (`MOMENTS`), hooks that got what the steps
 of an epoch returned (`ENDS`), functions that a step's output went through (`STEP_ENDS`). `adapt` is for hooks of
 today's name with arguments of another day. Where one of these names meant more than one thing, the oldest and longest
-meaning is taken: `on_epoch_start` and `on_epoch_end` run in training epochs only.
+meaning is taken: `on_epoch_start` and `on_epoch_end` run in training epochs only, unless the program imports what is
+of 1.2 or later.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 
 from fulmen.callbacks.base import Callback
 from fulmen.callbacks.progress import ProgressBar
-from fulmen.compat import results
+from fulmen.compat import devices, results
 from fulmen.datamodule import LightningDataModule
 from fulmen.hooks import CALLBACK_ONLY, LATE, SHARED, STEPS, accepts, check_step, overrides, positional
 from fulmen.module import LightningModule
@@ -54,6 +55,11 @@ MOMENTS: dict[str, tuple[str, str, tuple[type, ...]]] = {
     "on_test_dataloader": ("module_setup", AFTER, MODULE),
     "on_predict_dataloader": ("module_setup", AFTER, MODULE),
 }
+# From 1.2 on, an epoch of the evaluation was one, too.
+EVALUATED = [
+    (f"on_epoch_{when}", (f"on_{stage}_epoch_{when}", side, BOTH))
+    for when, side in (("start", BEFORE), ("end", AFTER)) for stage in ("validation", "test")
+]  # fmt: skip
 # Moments that are told apart by the last argument of today's hook.
 ONLY: dict[str, Call] = {
     "on_keyboard_interrupt": lambda exception: isinstance(exception, KeyboardInterrupt),
@@ -125,6 +131,8 @@ def knows_step(name: str, parameters: list[str]) -> bool:
 def adapt(owner: Any, name: str, hook: Call, given: tuple[str, ...]) -> Call | None:
     """The hook as a call with the arguments `given`, or None where it takes them as they are, or none fits."""
     first = 2 if given[:1] == ("trainer",) else 0
+    if name == "on_train_batch_end" and not accepts(hook, len(given)):
+        hook = uncounted(owner, hook)
     if name == "on_load_checkpoint" and first:
         return _restoring(owner, hook)
     if first and positional(hook)[1:] == ["stage"]:
@@ -141,6 +149,21 @@ def adapt(owner: Any, name: str, hook: Call, given: tuple[str, ...]) -> Call | N
 
         return adapt_step(owner, hook, wanted, lambda hook, wanted: _by_name(owner, name, hook, given, wanted))
     return _by_name(owner, name, hook, given, wanted)
+
+
+def uncounted(owner: Any, hook: Call) -> Call:
+    """A hook of before 1.6, which saw a `global_step` that the batch in hand was not part of."""
+
+    @wraps(hook)
+    def call(*args: Any) -> Any:
+        trainer = owner.trainer if isinstance(owner, LightningModule) else args[0]
+        trainer.__dict__["_uncounted_steps"] = trainer.step.stepping and trainer.__dict__["_release"] < (1, 6)
+        try:
+            return hook(*args)
+        finally:
+            del trainer.__dict__["_uncounted_steps"]
+
+    return call
 
 
 def _shorten(kind: type, name: str) -> None:
@@ -229,6 +252,7 @@ SOURCES: dict[str, Call] = {
 
 def complete(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, callbacks: Sequence[Any]) -> None:
     """Put into the table what the classes of the module and the callbacks define under older names."""
+    trainer.__dict__["_release"] = devices.release(trainer)
     _moments(calls, trainer, module, callbacks)
     for name in ("on_save_checkpoint", "on_load_checkpoint"):
         if overrides(trainer.datamodule, name, LightningDataModule):
@@ -248,7 +272,8 @@ def complete(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, call
 
 
 def _moments(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any, callbacks: Sequence[Any]) -> None:
-    for name, (key, side, owners) in MOMENTS.items():
+    of_evaluation = EVALUATED if trainer.__dict__["_release"] >= (1, 2) else ()
+    for name, (key, side, owners) in (*MOMENTS.items(), *of_evaluation):
         late: list[Call] = []
         early: list[Call] = []
         for owner in (*callbacks, module):
@@ -274,6 +299,7 @@ def _follow(calls: dict[str, tuple[Call, ...]], trainer: Any, module: Any) -> No
 def _moment(owner: Any, name: str, key: str, before: tuple[Any, ...]) -> Call:
     """The old hook as a call with the arguments of today's `key`, of which it gets as many as it takes."""
     hook, only = getattr(owner, name), ONLY.get(name)
+    hook = uncounted(owner, hook) if name == "on_batch_end" else hook
     most = len((SHARED | CALLBACK_ONLY).get(key, ("stage",) * key.endswith("setup")))
     count = next((n for n in range(len(before) + most, -1, -1) if accepts(hook, n)), 0)
     today = "callbacks' and on_fit_start" if key == "module_setup" else key

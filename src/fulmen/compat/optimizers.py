@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fulmen.compat import devices
-from fulmen.compat.names import newest_import
+from fulmen.compat.hooks import SIGNATURES
 from fulmen.errors import MisconfigurationException
 from fulmen.hooks import HookTable, accepts, positional
 from fulmen.loop.step import AutomaticStep, ManualStep, Step
@@ -125,8 +125,8 @@ class SeveralOptimizers(More, AutomaticStep):
             self.ways.append((wrapped, wrapped.optimizer, self.direct, self.lean))
         if not self.optimizers:
             super().attach(hooks)
-        by_devices = self.module.trainer.options.devices != "auto" and not devices.SAID  # instead of gpus=
-        self.each_counts = bool(hooks.lr_scheduler_step) or by_devices or newest_import() >= (1, 6)
+        release = devices.release(self.module.trainer)
+        self.each_counts, self.begins_anew = bool(hooks.lr_scheduler_step) or release >= (1, 6), release >= (1, 4)
         self.split_size = getattr(self.module, "truncated_bptt_steps", None)
         self.toggles_with = 2 if accepts(self.module.toggle_optimizer, 2) else 1
         self.untoggles_by_index = positional(self.module.untoggle_optimizer)[:1] == ["optimizer_idx"]
@@ -156,10 +156,10 @@ class SeveralOptimizers(More, AutomaticStep):
             self.module.untoggle_optimizer(index if self.untoggles_by_index else self.wrapped)
 
     def _due(self) -> Sequence[int]:
-        """The optimizers whose turn it is, which frequencies count over the epochs."""
+        """The optimizers whose turn it is; frequencies count over the epochs, from 1.4 on in each."""
         if not self.ends:
             return range(max(1, len(self.optimizers)))
-        place = self.progress.batches % self.ends[-1]
+        place = (self.progress.batch if self.begins_anew else self.progress.batches) % self.ends[-1]
         return [next(i for i, end in enumerate(self.ends) if place < end)]
 
     def _parts(self, batch: Any) -> Sequence[Any]:
@@ -202,8 +202,12 @@ def adapt_step(
         return by_name(hook, wanted)
     if not second_order and Kind.VAR_POSITIONAL in kinds:
         return by_name(hook, [*wanted, "optimizer_closure"])
-    if not second_order and Kind.VAR_KEYWORD in kinds:
-        return by_name(lambda *args: hook(*args[:-1], optimizer_closure=args[-1]), [*wanted, "optimizer_closure"])
+    if not second_order and Kind.VAR_KEYWORD in kinds:  # 1.0 gave all by name
+        first = len(wanted)
+        named = [name for name in SIGNATURES["optimizer_step"][0].split() if name not in wanted]
+        return by_name(
+            lambda *args: hook(*args[:first], **dict(zip(named, args[first:], strict=True))), [*wanted, *named]
+        )
     plain = by_name(hook, wanted)
     closed = by_name(hook, ["optimizer_closure" if name == "second_order_closure" else name for name in wanted])
 

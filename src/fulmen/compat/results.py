@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fulmen.callbacks import EarlyStopping, ModelCheckpoint
+from fulmen.compat import devices
 from fulmen.tree import detach
 from fulmen.warn import warn_once
 
@@ -55,6 +56,7 @@ class Outputs:
         self.kept: dict[int, list[Any]] = {}
         self.restored: dict[int, list[Any]] = {}
         self.kind: type[dict[str, Any]] = dict
+        self.whole = devices.release(trainer) < (1, 5)
 
     def clear(self) -> None:
         self.kept, self.restored = self.restored, {}
@@ -76,14 +78,14 @@ class Outputs:
             self.kept.setdefault(dataloader_idx, []).append(output)
 
     def add_training(self, output: Any, batch: Any, batch_idx: int) -> None:
-        """A training step's output with the whole loss, where hooks see the part that was differentiated."""
+        """A training step's output; until 1.5 with the whole loss, where hooks see the part that was differentiated."""
         step = self.trainer.step
         several = getattr(step, "ran", None)
         cut = getattr(step, "split_size", None)
         parts: dict[int, list[Any]] = {}
         for idx, one in [(0, output)] if several is None else several:
             if one:
-                whole = {"loss": one["loss"] * step.accumulate} if step.accumulate > 1 and "loss" in one else {}
+                whole = {"loss": one["loss"] * step.accumulate} if self.whole and "loss" in one else {}
                 kept = self.kind()
                 kept.update(detach({**one, **whole}))
                 parts.setdefault(0 if several is not None and step.ends else idx, []).append(kept)

@@ -1,0 +1,111 @@
+"""Names that meant different things over the years: what the program says and imports tells which."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+from compat.optimizing import Two
+from compat.optimizing import fit as fit_two
+from small import Net, Validated, make_trainer, numbers
+
+from fulmen import compat
+from fulmen.callbacks import Callback
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+OF_1_6 = "pytorch_lightning.utilities.rank_zero"
+
+
+def imports(*paths):
+    compat.install()
+    for path in paths:
+        importlib.import_module(path)
+    assert importlib.import_module("pytorch_lightning").Trainer
+
+
+@pytest.mark.parametrize(
+    ("paths", "seen"), [((), [(0, 0, 0), (0, 0, 0), (1, 1, 1)]), ((OF_1_6,), [(0,) * 3, (1,) * 3, (2,) * 3])]
+)
+def test_until_1_6_a_batch_was_counted_after_hooks_that_asked_for_the_loaders_index(paths, seen, tmp_path):
+    class Tau(Callback):
+        seen = ()
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx):
+            self.seen = (*self.seen, pl_module.global_step)
+            trainer.save_checkpoint(tmp_path / f"{batch_idx}.ckpt")
+
+        def on_batch_end(self, trainer, pl_module):
+            self.seen = (*self.seen, trainer.global_step)
+
+    class Asking(Net):
+        seen = ()
+
+        def on_train_batch_end(self, outputs, batch, batch_idx, dataloader_idx):
+            self.seen = (*self.seen, self.global_step)
+
+        def on_train_epoch_end(self):
+            self.seen = (*self.seen, self.global_step)
+
+    imports(*paths)
+    callback, module = Tau(), Asking()
+    trainer = make_trainer(callbacks=[callback], accumulate_grad_batches=2)
+    trainer.fit(module, numbers(3))
+
+    assert list(zip(callback.seen[::2], module.seen[:3], callback.seen[1::2], strict=True)) == seen
+    assert (module.seen[3], trainer.global_step) == (2, 2)
+    for batch in (1, 2):  # the checkpoint knows that the batch is done
+        resumed = make_trainer(max_epochs=2, accumulate_grad_batches=2)
+        resumed.fit(Net(), numbers(3), ckpt_path=tmp_path / f"{batch}.ckpt")
+        assert resumed.global_step == 4
+
+
+@pytest.mark.parametrize(("path", "turns"), [(None, [0, 0, 1, 0, 0, 1, 0, 0]), (OF_1_6, [0, 0, 1, 0] * 2)])
+def test_from_1_4_on_frequencies_began_anew_with_each_epoch(path, turns):
+    imports(*[path] * (path is not None))
+    module = Two()
+    module.frequencies = (2, 1)
+    fit_two(module, 4, max_epochs=2)
+
+    assert [index for _, index, *_ in module.turns] == turns
+
+
+@pytest.mark.parametrize(("path", "losses"), [(None, [0.0, 2.0, 4.0]), (OF_1_6, [0.0, 1.0, 2.0])])
+def test_from_1_5_on_the_losses_of_an_epoch_were_parts_of_an_accumulated_one(path, losses):
+    class Ended(Net):
+        def training_epoch_end(self, outputs):
+            self.losses = [one["loss"].item() for one in outputs]
+
+    imports(*[path] * (path is not None))
+    module = Ended()
+    make_trainer(accumulate_grad_batches=2).fit(module, numbers(3))
+
+    assert module.losses == losses
+
+
+def test_from_1_2_on_epochs_of_the_evaluation_were_epochs_too():
+    class Noting(Validated):
+        def __init__(self):
+            super().__init__()
+            self.noted = []
+
+        def on_epoch_start(self):
+            self.noted.append("start")
+
+        def on_epoch_end(self):
+            self.noted.append("end")
+
+        def on_validation_epoch_end(self):
+            self.noted.append("validation")
+
+    def noted(verb="fit"):
+        module = Noting()
+        getattr(make_trainer(), verb)(module, *[numbers(1)] * (1 + (verb == "fit")))
+        return module.noted
+
+    imports()
+    assert (noted(), noted("test")) == (["start", "validation", "end"], [])
+
+    imports("pytorch_lightning.callbacks.timer")  # of 1.3
+    assert noted() == ["start", "start", "validation", "end", "end"]
+    assert noted("test") == ["start", "end"]
