@@ -219,8 +219,9 @@ class CombinedPass:
                 return None
         return batches
 
-    def state_dict(self) -> dict[str, Any]:
-        passes = [None if begun is None else begun.state_dict() for begun in self.passes]
+    def state_dict(self, used: int) -> dict[str, Any]:
+        pairs = zip(self.passes, self.counts, strict=True)
+        passes = [None if begun is None else begun.state_dict(count) for begun, count in pairs]
         numbers = {"counts": list(self.counts), "given": self.given, "salt": self.salt}
         return {**self.at, "done": list(self.at["done"]), "passes": passes, **numbers}
 

@@ -7,7 +7,8 @@ it, and whatever that one made before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from typing import Any
 from weakref import WeakSet
@@ -16,8 +17,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from fulmen import seed
+from fulmen.attributes import NOT_PLAIN, draw_anew, plain
+from fulmen.checkpoint.packing import unpack
 from fulmen.data import with_batch_sampler
-from fulmen.kept import Stateless, changes, draw_anew, has_state, moving_parts, put_back, put_parts_back
+from fulmen.kept import GLOBAL, Stateless, changes, drawing_parts, has_state, moving_parts, put_back, put_parts_back
 from fulmen.warn import rank_zero_warn
 
 _ran: WeakSet[DataLoader[Any]] = WeakSet()
@@ -45,10 +48,14 @@ class Pass:
         """The first batch comes next, and something may have drawn numbers since the iterator was made."""
         self.begun |= {"first_rng": seed.capture(), "first": state_of_all(self.loader)["parts"]}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the pass stands, but for the number of batches that were used."""
+    def state_dict(self, used: int) -> dict[str, Any]:
+        """Where the pass stands when so many batches were used."""
         own = self.loader.state_dict() if has_state(self.loader) and not skips(self.loader) else None
-        return {"begun": self.begun, "own": own, "now": state_of_all(self.loader)["parts"]}
+        state = {"begun": self.begun, "own": own, "now": state_of_all(self.loader)["parts"]}
+        if isinstance(lists := _lists(self.loader), Lists) and lists.drawn is not None:
+            ahead = plain(list(lists.drawn)[-(lists.number - used) :] if lists.number > used else [])
+            state["ahead"] = [] if ahead is NOT_PLAIN else ahead
+        return state
 
     def resume(self, state: dict[str, Any], skip: int) -> Iterator[Any]:
         """The iterator that goes on behind the first `skip` batches of the pass that `state` was taken of."""
@@ -61,19 +68,20 @@ class Pass:
         if "own" in state["now"].get(".dataset", ()) and not skips(self.loader):
             put_back(self.loader.dataset, state["now"][".dataset"], anew=True)
             return self._start(0)
-        iterator = self._start(skip)
-        put_parts_back(moving_parts(self.loader), state["now"], (".dataset", ".collate_fn"))
+        iterator = self._start(skip, unpack(state.get("ahead", []), False, ""))
+        put_parts_back(moving_parts(self.loader), state["now"], (".dataset", ".collate_fn", GLOBAL))
         return iterator
 
-    def _start(self, skip: int) -> Iterator[Any]:
+    def _start(self, skip: int, ahead: Iterable[Any] = ()) -> Iterator[Any]:
         loader = self.loader
         if skip and skips(loader) and not isinstance(_lists(loader), Lists):
             loader = with_batch_sampler(loader, Lists(_lists(loader), for_workers=False))
         lists = _lists(loader)
         by_lists = isinstance(lists, Lists) and skips(loader)
         if isinstance(lists, Lists):
-            lists.begin(self.begun["seed"], skip if by_lists else 0)
+            lists.begin(self.begun["seed"], skip if by_lists else 0, ahead)
         iterator = _started(loader)
+        iterator = _of_itself(iterator) if iterator is loader else iterator
         if skip and "first_rng" in self.begun:
             seed.restore(self.begun["first_rng"])
             put_parts_back(moving_parts(self.loader), self.begun["first"], ())
@@ -95,6 +103,13 @@ def _started(loader: Any) -> Iterator[Any]:
         return iter(loader)
     finally:
         loader.generator = own
+
+
+def _of_itself(loader: Iterator[Any]) -> Iterator[Any]:
+    """One that is its own iterator may begin anew where a loop asks it for one once more."""
+    end = object()
+    while (batch := next(loader, end)) is not end:
+        yield batch
 
 
 def _skip(iterator: Iterator[Any], loader: Any, skip: int) -> None:
@@ -155,7 +170,18 @@ def numbered(loader: Any) -> Any:
         return loader
     if has_state(loader) and not skips(loader):  # its own state counts on its own samplers
         return loader
-    return with_batch_sampler(loader, Lists(_lists(loader), for_workers=True))
+    new = with_batch_sampler(loader, Lists(_lists(loader), for_workers=True, ahead=_ahead(loader)))
+    drawing = drawing_parts(loader.collate_fn)
+    if drawing:
+        new.__dict__["worker_init_fn"] = WorkerStart(loader.worker_init_fn, drawing)
+    return new
+
+
+def _ahead(loader: Any) -> int:
+    """How many lists may be drawn before they are used; 0 where they are all drawn at once, as by torch's samplers."""
+    lists = _lists(loader)
+    known = all(type(each).__module__.startswith("torch.") for each in (lists, getattr(lists, "sampler", lists)))
+    return 0 if known else loader.num_workers * (loader.prefetch_factor or 2) + 2
 
 
 class Lists(Stateless):
@@ -165,8 +191,10 @@ class Lists(Stateless):
     seed, as in a pass from the beginning.
     """
 
-    def __init__(self, inner: Any, for_workers: bool) -> None:
+    def __init__(self, inner: Any, for_workers: bool, ahead: int = 0) -> None:
         self.inner, self.for_workers = inner, for_workers
+        self.drawn: deque[Any] | None = deque(maxlen=ahead) if ahead else None  # the last ones, not all used by now
+        self.known: list[Any] = []  # those that had been drawn ahead
         self.seed, self.number, self.left = "", 0, 0
         self.waits = False  # a loader that starts workers begins the lists twice, with workers at work it does once
 
@@ -175,8 +203,10 @@ class Lists(Stateless):
             raise AttributeError(name)
         return getattr(self.inner, name)
 
-    def begin(self, seed: str, skip: int) -> None:
-        self.seed, self.number, self.left = seed, skip, skip
+    def begin(self, seed: str, skip: int, ahead: Iterable[Any] = ()) -> None:
+        self.seed, self.number, self.left, self.known = seed, skip, skip, list(ahead)
+        if self.drawn is not None:
+            self.drawn.clear()
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -199,6 +229,9 @@ class Lists(Stateless):
         if not self.for_workers:
             return indices
         self.number += 1
+        if self.drawn is not None:
+            indices = self.known.pop(0) if self.known else indices
+            self.drawn.append(indices)
         return Seeded(indices, f"{self.seed} {self.number}")
 
 
@@ -212,15 +245,32 @@ class Seeded:
         return _arrive, (self.indices, self.seed)
 
 
+class WorkerStart:
+    """A worker_init_fn that also tells the worker what its collate_fn draws from."""
+
+    def __init__(self, own: Callable[[int], None] | None, drawing: dict[str, Any]) -> None:
+        self.own, self.drawing = own, drawing
+
+    def __call__(self, worker_id: int) -> None:
+        _in_worker.update({f"collate_fn{path}": part for path, part in self.drawing.items()})
+        _in_worker.update(_of_dataset())
+        if self.own is not None:
+            self.own(worker_id)
+
+
 _in_worker: dict[str, Any] = {}
-"""In a worker, the parts of its dataset."""
+"""In a worker, the parts of its dataset and, if it draws, of its collate_fn."""
+
+
+def _of_dataset() -> dict[str, Any]:
+    worker = get_worker_info()
+    return {} if worker is None else moving_parts(worker.dataset) or {"": worker.dataset}
 
 
 def _arrive(indices: Any, text: str) -> Any:
     seed.seed_from(text)
-    worker = get_worker_info()
-    if not _in_worker and worker is not None:
-        _in_worker.update(moving_parts(worker.dataset) or {"": worker.dataset})
+    if not _in_worker:
+        _in_worker.update(_of_dataset())
     for path, part in _in_worker.items():
         draw_anew(part, f"{text} {path}")
     return indices

@@ -34,6 +34,7 @@ class Trainer(Run):
     trainer.fit(model, train_loader, val_loader)
     """
 
+    _changeable = LIVE
     val_check_interval: int | float | str | timedelta | dict[str, int]
     check_val_every_n_epoch: int | None
     gradient_clip_val: int | float | None

@@ -22,7 +22,7 @@ LAYERS = [
     {"loop", "callbacks", "loggers"},
     {"module", "datamodule"},
     {"options", "hooks", "optim", "logs", "slots", "data", "batched", "combined", "position", "kept", "loaders"}
-    | {"checkpoint", "summary", "introspection", "types", "states", "loop.resume"},
+    | {"attributes", "checkpoint", "summary", "introspection", "types", "states", "loop.resume"},
     {"strategy", "slurm", "precision", "device", "callbacks.base", "lifecycle", "export"},
     {"values", "collection", "memory", "parameters", "flops", "signals", "watch", "loop.progress"} | {"loop.guard"},
     {"tree", "seed", "warn", "errors", "transfer", "__init__"},

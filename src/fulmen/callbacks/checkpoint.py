@@ -201,11 +201,12 @@ class ModelCheckpoint(Keeping):
     # ---- when
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.dirpath = trainer.strategy.broadcast(self.dirpath or names.absolute(names.default_folder(trainer)))
+        if stage == "fit":  # before it, validate may have a log folder of its own
+            self.dirpath = trainer.strategy.broadcast(self.dirpath or names.absolute(names.default_folder(trainer)))
+            if trainer.is_global_zero and not trainer.fast_dev_run:
+                names.prepare(self.dirpath)
         self._run, self._resumed_at, self._written = None, None, set()
         self._is_async = trainer.options.async_save if self.async_save is None else self.async_save
-        if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:
-            names.prepare(self.dirpath)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._run = checkpoint.get("fulmen", {}).get("run")

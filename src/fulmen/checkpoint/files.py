@@ -294,6 +294,12 @@ def newest_good(folder: PathLike, mark: str = "", wanted: Any = None) -> str | N
     return None
 
 
+def reach(path: str) -> tuple[int, float]:
+    """How far a checkpoint went, and when it was written."""
+    written = 0.0 if places.is_remote(path) else places.local(path).stat().st_mtime
+    return read(path, map_location="meta").get("global_step", -1), written
+
+
 def _checkpoints(folder: PathLike) -> list[str]:
     if places.is_remote(folder):
         fs, target = places.store(str(folder))

@@ -89,9 +89,15 @@ def _newest(trainer: Trainer, wanted: Any) -> str | None:
     given = [callback.dirpath for callback in callbacks]
     for folders in (given, *_earlier(trainer, given)):
         _place(callbacks, folders)  # where it is found, the run saves again
-        if found := next(filter(None, (callback.find_last(wanted) for callback in callbacks)), None):
-            return found
+        found = [callback.find_last(wanted) for callback in callbacks]
+        if any(found):
+            found += [_by_default(trainer, wanted)] if None in folders else []
+            return max(filter(None, found), key=files.reach)
     _place(callbacks, given)
+    return _by_default(trainer, wanted)
+
+
+def _by_default(trainer: Trainer, wanted: Any) -> str | None:
     folders = (folder if places.is_remote(folder) else os.path.realpath(folder) for folder in _folders(trainer))
     return next(filter(None, (files.newest_good(folder, wanted=wanted) for folder in folders)), None)
 

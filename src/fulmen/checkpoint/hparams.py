@@ -168,7 +168,7 @@ def store(checkpoint: dict[str, Any], obj: HyperparametersMixin) -> None:
 
     Beside the plain data stand those that can be had again by their names in torch, and the names of those left out.
     """
-    if obj.hparams:
+    if obj.__dict__.get("_hparams"):
         described = {name: references.describe(value) for name, value in obj.hparams.items() if callable(value)}
         known = {name: description for name, description in described.items() if description is not None}
         plain, omitted = to_saveable({name: value for name, value in obj.hparams.items() if name not in known})

@@ -12,6 +12,7 @@ import sys
 from argparse import Namespace
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path, PurePath
 from typing import Any
@@ -141,14 +142,41 @@ def _unpacked(packed: dict[str, Any], runs_code: bool, name: str, path: tuple[An
         return pickle.loads(value)
     if kind == "pickle":
         return _left_out(name, path, f"a {packed['type']}, and rebuilding it could run code: pass weights_only=False")
-    if kind == "enum":  # only of modules that the program has imported itself
-        found: Any = sys.modules.get(value[0])
-        for part in value[1].split("."):
-            found = getattr(found, part, None)
+    if kind == "enum":
+        found = _find(value[0], value[1])
         if isinstance(found, enum.EnumMeta) and value[2] in found.__members__:
             return found[value[2]]
         return _left_out(name, path, f"{value[1]}.{value[2]} of the module {value[0]!r}, which is not there")
+    if kind == "record":
+        return _record(find_record(*value[:2]), unpack(value[2], runs_code, name, *path))
     return _FORMS[kind](unpack(value, runs_code, name, *path))
+
+
+def _find(module: str, name: str) -> Any:
+    """Only in modules that the program has imported itself."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def find_record(module: str, name: str) -> Any:
+    """A class of named tuples, or a dataclass, that can be made without running code of its own; else None."""
+    found = _find(module, name)
+    if not isinstance(found, type) or hasattr(found, "__del__"):
+        return None
+    is_tuple = issubclass(found, tuple) and hasattr(found, "_fields")
+    return found if is_tuple or (is_dataclass(found) and "__slots__" not in vars(found)) else None
+
+
+def _record(kind: Any, held: Any) -> Any:
+    if kind is None:
+        return held
+    if issubclass(kind, tuple):
+        return tuple.__new__(kind, held)
+    made = object.__new__(kind)
+    made.__dict__.update(held)
+    return made
 
 
 def _left_out(name: str, path: tuple[Any, ...], reason: str) -> Any:

@@ -12,9 +12,10 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from fulmen.attributes import Stamp
 from fulmen.checkpoint import files, find, hparams, layout
 from fulmen.errors import CheckpointError, MisconfigurationException
-from fulmen.kept import Stamp
+from fulmen.kept import load_optimizer
 from fulmen.loop.guard import check_weights
 from fulmen.loop.resume import group_counts, keeps_gradients, loop_state, take_over
 from fulmen.tree import map_tensors
@@ -221,7 +222,7 @@ def _restore_optimizers(trainer: Trainer, checkpoint: dict[str, Any], path: Any)
         for names in _groups_to_add(checkpoint, index, len(optimizer.param_groups)):
             optimizer.add_param_group({"params": [named[name] for name in names if name in named]})
         try:
-            optimizer.load_state_dict(state)
+            load_optimizer(optimizer, state)
         except (ValueError, KeyError) as error:
             raise MisconfigurationException(
                 f"The state of optimizer {index} in {str(path)!r} does not fit the one that configure_optimizers made "

@@ -97,15 +97,20 @@ class Again:
                 module.training = name not in self.state["evaluating"]
 
     def owners(self) -> dict[str, Any]:
-        """What may keep something without saying so: modules, and callbacks and a datamodule without a state_dict."""
-        found: dict[str, Any] = {}
-        for number, part in enumerate([*self.trainer.callbacks, self.trainer.datamodule]):
+        """What may keep something without saying so: modules, optimizers, the program's files and what was set on the
+        trainer, and callbacks, loggers and a datamodule without a state_dict.
+        """
+        trainer = self.trainer
+        found: dict[str, Any] = {"trainer": trainer, "loop": self.loop}
+        for number, part in enumerate([*trainer.callbacks, trainer.datamodule, *trainer.loggers]):
             ours: Any = next((kind for kind in type(part).__mro__ if kind.__module__.startswith("fulmen.")), None)
-            named = getattr(ours, "__name__", "") in ("Callback", "LightningDataModule")
+            named = getattr(ours, "__name__", "") in ("Callback", "LightningDataModule", "Logger")
             if named and type(part).state_dict is ours.state_dict:
                 found[f"{type(part).__qualname__} {number}"] = part
-        modules = self.trainer.lightning_module.named_modules()
-        return found | {f"module {name}": part for name, part in modules if not is_metric(part)}
+        found |= {f"optimizer {number}": part for number, part in enumerate(trainer.optimizers)}
+        modules = trainer.lightning_module.named_modules()
+        found |= {f"module {name}": part for name, part in modules if not is_metric(part)}
+        return found | kept.programs(found.values())
 
     def objects(self) -> dict[str, Any]:
         """What these hold that keeps something: meters, averaged weights, schedulers and metrics that nobody lists."""

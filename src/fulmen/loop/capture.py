@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fulmen import seed
+from fulmen.attributes import OF_MODULES
 from fulmen.hooks import HookTable
-from fulmen.kept import OF_MODULES
 from fulmen.loop.step import AutomaticStep, ManualStep, Step
 from fulmen.loop.unprofiled import step, zero_grad
 from fulmen.tree import detach, map_tensors

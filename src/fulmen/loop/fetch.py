@@ -63,7 +63,7 @@ class Fetch:
         """Where the pass stands behind the batches that were used."""
         if self.ahead is None or self.is_last:
             is_last = self.ahead is not None
-            return {"place": self.place.state_dict(), "ahead_rng": None, "is_last": is_last}
+            return {"place": self.place.state_dict(self.count), "ahead_rng": None, "is_last": is_last}
         place, states, _ = self.ahead
         return {"place": place, "ahead_rng": seed.plain(states)}
 
@@ -139,7 +139,7 @@ class Fetch:
 
     def _remember(self) -> None:
         state = self.loader.state_dict() if hasattr(self.loader, "state_dict") else None
-        self.ahead = self.place.state_dict(), seed.snapshot(), state
+        self.ahead = self.place.state_dict(self.count), seed.snapshot(), state
 
 
 def _line(dataset: Any) -> str:

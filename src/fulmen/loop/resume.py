@@ -21,6 +21,7 @@ def loop_state(loop: TrainLoop) -> dict[str, Any]:
     state: dict[str, Any] = {
         "progress": loop.progress.state_dict(),
         "stepping": loop.step.stepping,
+        "settings": loop.step.settings,
         "row_at": loop.row_at,
         "closed": loop.batch_idx == loop.progress.batch,  # the next batch is in hand
         "ending": loop.ending,
@@ -77,7 +78,10 @@ def take_over(loop: TrainLoop, state: dict[str, Any]) -> None:
     loop.resume = state
     loop.progress.load_state_dict(state["progress"])
     sources = state.get("sources", {})
-    loop.source.former, loop.validation.source.former = sources.get("train"), sources.get("val")
+    train, loop.validation.source.former = sources.get("train"), sources.get("val")
+    if "loader" in state and train is not None and len(train["loaders"]) == 1:  # the pass knows what it began with
+        train = {**train, "loaders": ()}
+    loop.source.former = train
     loop.validation.former = state.get("validated", [])
     loop.again.load(state)
     loop.row_at = state.get("row_at", loop.progress.stepped)
@@ -88,6 +92,8 @@ def finish_batch(loop: TrainLoop, resume: dict[str, Any]) -> bool:
     """Do what was left of the batch that the checkpoint was taken at; False if the epoch's batches are over."""
     progress, step, hooks = loop.progress, loop.step, loop.hooks
     assert loop.fetch is not None
+    if loop.same_run and resume.get("settings"):
+        step.configure(*resume["settings"])
     step.is_last, step.stepping = loop.fetch.is_last, resume.get("stepping", True)
     loop.batch_idx = progress.batch - 1
     if progress.point == IN_EPOCH and progress.batch and not resume.get("closed"):

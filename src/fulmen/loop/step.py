@@ -52,6 +52,7 @@ class Step:
         self.suspect = False  # whether gradients are looked at before the next optimizer step
         self.accumulate, self.carried, self.cuts = 1, 0, True
         self.stepping = True
+        self.settings: tuple[Any, ...] = ()
 
     def watch(self, mode: str | None, rewind: Callable[[], str]) -> None:
         """What to do about NaN and infinity."""
@@ -63,6 +64,7 @@ class Step:
 
     def configure(self, accumulate: int, clip_val: Any, clip_algorithm: str | None) -> None:
         """What may change from epoch to epoch."""
+        self.settings = accumulate, clip_val, clip_algorithm
 
     def carry(self, batches: int, cuts: bool) -> None:
         """Batches of earlier epochs whose gradients wait for a step, and whether the epoch's end brings one."""
@@ -142,6 +144,7 @@ class AutomaticStep(Step):
         self.lean = self.direct and not special
 
     def configure(self, accumulate: int, clip_val: Any, clip_algorithm: str | None) -> None:
+        super().configure(accumulate, clip_val, clip_algorithm)
         self.accumulate = accumulate
         self.clip = (clip_val, clip_algorithm) if self.own_clip or (clip_val or 0) > 0 else None
         self.first = self.stepping = True
@@ -316,6 +319,7 @@ class ManualStep(Step):
     optimizer = None
 
     def configure(self, accumulate: int, clip_val: Any, clip_algorithm: str | None) -> None:
+        super().configure(accumulate, clip_val, clip_algorithm)
         for name, value in (("gradient_clip_val", clip_val), ("accumulate_grad_batches", accumulate - 1)):
             if value:
                 raise MisconfigurationException(

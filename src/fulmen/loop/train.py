@@ -48,8 +48,8 @@ class TrainLoop:
     `progress` says where it stands; put into a new loop, it makes `run` go on from there.
     """
 
-    row_every = 50
-    schedules = False
+    _changeable = ("max_epochs", "max_steps", "min_epochs", "min_steps")
+    row_every, schedules = 50, False
     step_limit: float = math.inf
 
     def __init__(self, trainer: Trainer, source: Source, validation: EvaluateLoop, progress: Progress) -> None:
