@@ -115,6 +115,29 @@ def test_a_subclass_and_a_pickle_work():
     assert pickle.loads(pickle.dumps(quiet(ModelCheckpoint, filepath="out/x"))).filename == "x"
 
 
+def test_the_best_beside_filepath_were_those_of_val_loss():
+    assert quiet(ModelCheckpoint, filepath="out/{epoch}", save_top_k=3).monitor == "val_loss"
+    assert quiet(ModelCheckpoint, "out/{epoch}", "acc", save_top_k=3).monitor == "acc"
+    assert quiet(ModelCheckpoint, filepath="out/{epoch}", save_top_k=-1).monitor is None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_on_save_checkpoint_gave_a_subclass_the_state(tmp_path):
+    class Own(ModelCheckpoint):
+        def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+            return {**super().on_save_checkpoint(trainer, pl_module, checkpoint), "own": 3}
+
+        def on_load_checkpoint(self, trainer, pl_module, callback_state):
+            self.own = callback_state["own"], callback_state["best_model_path"]
+
+    options = {"limit_train_batches": 1, "limit_val_batches": 0, "enable_checkpointing": True}
+    make_trainer(callbacks=[Own(tmp_path, "{epoch}")], **options).fit(BoringModel())
+    resumed = Own(tmp_path, "{epoch}")
+    make_trainer(max_epochs=2, callbacks=[resumed], **options).fit(BoringModel(), ckpt_path=tmp_path / "epoch=0.ckpt")
+
+    assert resumed.own == (3, str(tmp_path / "epoch=0.ckpt"))
+
+
 def test_the_oldest_names_of_what_was_kept(tmp_path):
     kept = ModelCheckpoint(tmp_path, "{epoch}", monitor="x", save_top_k=2)
 

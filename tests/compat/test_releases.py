@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 
 import pytest
+import torch
 from compat.optimizing import Two
 from compat.optimizing import fit as fit_two
 from small import Net, Validated, make_trainer, numbers
 
 from fulmen import compat
 from fulmen.callbacks import Callback
+from fulmen.compat import devices
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -109,3 +111,39 @@ def test_from_1_2_on_epochs_of_the_evaluation_were_epochs_too():
     imports("pytorch_lightning.callbacks.timer")  # of 1.3
     assert noted() == ["start", "start", "validation", "end", "end"]
     assert noted("test") == ["start", "end"]
+
+
+@pytest.mark.parametrize(
+    ("path", "shares"), [(None, [0.5, 0.5, 1.0]), ("pytorch_lightning.callbacks.timer", [0.5, 0.5, 0.75])]
+)
+def test_until_1_2_computing_a_metric_ended_what_it_was_of(path, shares):
+    imports(*[path] * (path is not None))
+    metric = importlib.import_module("pytorch_lightning.metrics").Accuracy()
+    right, wrong = torch.ones(2), torch.zeros(2)
+
+    assert (metric(right, right).item(), metric(wrong, right).item()) == (1.0, 0.0)
+    seen = [metric.compute().item(), metric.compute().item()]
+    metric.update(right, right)
+    metric.update(right, right) if path else None
+    assert [*seen, metric.compute().item()] == shares
+
+
+def test_until_2_0_an_interrupted_fit_ended_well(monkeypatch):
+    monkeypatch.setattr(devices, "SAID", set())
+    imports()
+
+    class Interrupted(Net):
+        def training_step(self, batch, batch_idx):
+            raise KeyboardInterrupt
+
+    class Old(Interrupted):
+        def training_epoch_end(self, outputs):
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer().fit(Interrupted(), numbers(1))
+    make_trainer().fit(Old(), numbers(1))
+    trainer = make_trainer(gpus=0)
+    trainer.fit(Interrupted(), numbers(1))
+    assert trainer.interrupted
+    trainer.validate(Validated(), numbers(1))

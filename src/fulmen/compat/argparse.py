@@ -11,7 +11,7 @@ from ast import literal_eval
 from functools import wraps
 from typing import Any
 
-from fulmen.compat import callbacks, loaders, loggers
+from fulmen.compat import callbacks, hooks, loaders, loggers
 from fulmen.compat.arguments import DEFAULTS, RULES, asks_nothing
 from fulmen.compat.names import newest_import
 
@@ -76,17 +76,21 @@ def complete(found: Any) -> None:
         found.default_attributes = classmethod(defaults)
         found.current_epoch = callbacks.settable("epoch", found.current_epoch)
         found.global_step = callbacks.settable("steps", found.global_step)
-        found.fit = _returning_one(found.fit)
+        found.fit = _fit_of_then(found.fit)
         loaders.complete(found)
         loggers.complete_trainer(found)
 
 
-def _returning_one(function: Any) -> Any:
-    """`fit`, which returned 1 until 1.3, in a program that imports nothing newer."""
+def _fit_of_then(function: Any) -> Any:
+    """`fit`, which returned 1 until 1.3, in a program that imports nothing newer, and ended well with Ctrl-C."""
 
     @wraps(function)
     def fit(self: Any, *args: Any, **kwargs: Any) -> int | None:
-        function(self, *args, **kwargs)
+        try:
+            function(self, *args, **kwargs)
+        except KeyboardInterrupt:
+            if not hooks.is_of_then(self):
+                raise
         return 1 if (0, 5) <= newest_import() < (1, 3) else None
 
     return fit

@@ -30,7 +30,7 @@ def translate(arguments: dict[str, Any], known: set[str]) -> dict[str, Any]:
     for name in arguments:
         if name not in known and name not in RULES:
             raise unknown(name, RULES)
-    devices.SAID.update(name for name in (*devices.HARDWARE, "num_processes") if arguments.get(name) is not None)
+    devices.SAID.update(name for name, value in arguments.items() if name not in known and value is not None)
     environment = from_environment(known | set(RULES))
     absent = {name: value for name, value in environment.items() if arguments.get(name) == DEFAULTS.get(name)}
     return Translation({**arguments, **absent}, known).result()

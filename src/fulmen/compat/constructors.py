@@ -57,9 +57,22 @@ def _add_members(found: Any, kind: str) -> None:
         found.kth_best_model = property(lambda self: self.kth_best_model_path)
         found.best = property(lambda self: self.best_model_score)
         found._monitor_candidates = found._candidates
+        found.on_save_checkpoint = _returning_state(found.on_save_checkpoint)
     elif kind == "EarlyStopping":
         check = found._run_early_stopping_check
         found._run_early_stopping_check = lambda self, trainer, *_: check(self, trainer)  # the module was told, too
+
+
+def _returning_state(function: Callable[..., None]) -> Callable[..., Any]:
+    """The hook, which gave what it saved to those that override it."""
+
+    @wraps(function)
+    def on_save_checkpoint(self: Any, *args: Any) -> Any:
+        function(self, *args)
+        overridden = not hasattr(type(self).on_save_checkpoint, "__wrapped__")
+        return self.state_dict() if overridden else None
+
+    return on_save_checkpoint
 
 
 def _filename(callback: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -73,6 +86,8 @@ def _filename(callback: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
         args = ()
     path, prefix = kwargs.pop("filepath", None), kwargs.pop("prefix", "")
     if path:
+        if (kwargs.get("save_top_k") or 1) > 1 and kwargs.get("monitor") is None:
+            kwargs["monitor"] = "val_loss"  # what the best were the best of, until 1.0
         folder, name = (path, "") if os.path.isdir(path) else os.path.split(path)
         name = name or "{epoch}"
         kwargs |= {"dirpath": folder or ".", "filename": name}

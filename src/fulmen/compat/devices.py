@@ -28,12 +28,13 @@ GONE = ("horovod", "bagua", "colossalai", "hivemind", "tpu_spawn")
 HARDWARE = ("gpus", "tpu_cores", "num_tpu_cores", "ipus")
 
 SAID: set[str] = set()
-"""Those of these, and num_processes, that a trainer of this process was made with."""
+"""The old arguments that a trainer of this process was made with."""
 
 
 def release(trainer: Any) -> tuple[int, ...]:
     """The release that the program is of at least: its newest import's; 1.6 where it says devices= and never gpus=."""
-    return max(newest_import(), (1, 6) if trainer.options.devices != "auto" and not SAID else (0,))
+    by_devices = trainer.options.devices != "auto" and SAID.isdisjoint((*HARDWARE, "num_processes"))
+    return max(newest_import(), (1, 6) if by_devices else (0,))
 
 
 def is_old_word(name: str, word: Any) -> bool:

@@ -125,6 +125,12 @@ def knows_step(name: str, parameters: list[str]) -> bool:
     return name == "training_step" and any("opt" in more or "hidden" in more for more in parameters[2:])
 
 
+def is_of_then(trainer: Any) -> bool:
+    """Whether the trainer's arguments, or the hooks of its module and callbacks, are of before 2.0."""
+    owners = [(trainer.lightning_module, LightningModule), *((callback, Callback) for callback in trainer.callbacks)]
+    return bool(devices.SAID) or any(overrides(owner, name, base) for owner, base in owners for name in KNOWN)
+
+
 # ---- signatures of another day
 
 

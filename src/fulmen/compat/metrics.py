@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABCMeta
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 import torchmetrics
 from torch import Tensor
 from torchmetrics import MetricCollection, functional, image, regression
+
+from fulmen.compat.names import newest_import
 
 
 class _AnyMetric(ABCMeta):
@@ -19,7 +23,12 @@ class _AnyMetric(ABCMeta):
 
 
 class Metric(torchmetrics.Metric, metaclass=_AnyMetric):
-    """The base class with `compute_on_step`: False leaves out the values of batches and keeps that of the epoch."""
+    """The base class with `compute_on_step`: False leaves out the values of batches and keeps that of the epoch.
+
+    Until 1.2, an epoch's value ended what it was of.
+    """
+
+    of_batch = False
 
     def __init__(self, compute_on_step: bool = True, dist_sync_on_step: bool = False, **kwargs: Any) -> None:
         kwargs = {name: value for name, value in kwargs.items() if name not in ("mdmc_average", "is_multiclass")}
@@ -27,7 +36,24 @@ class Metric(torchmetrics.Metric, metaclass=_AnyMetric):
         self.compute_on_step = compute_on_step
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return super().forward(*args, **kwargs) if self.compute_on_step else self.update(*args, **kwargs)
+        self.of_batch = True
+        try:
+            return super().forward(*args, **kwargs) if self.compute_on_step else self.update(*args, **kwargs)
+        finally:
+            self.of_batch = False
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        today = super()._wrap_compute(compute)
+
+        @wraps(compute)
+        def then(*args: Any, **kwargs: Any) -> Any:
+            value, updates = today(*args, **kwargs), self._update_count
+            if not self.of_batch and newest_import() < (1, 2):
+                self.reset()
+                self._computed, self._update_count = value, updates
+            return value
+
+        return then
 
     def add_sums(self, size: tuple[int, ...], *names: str) -> None:
         for name in names:

@@ -284,7 +284,7 @@ def flush(module: Any, result: Any) -> Any:
     loaders = 1 if module.trainer.training else len(module.trainer.evaluation.counts)
     last = f"/dataloader_idx_{loaders - 1}" if loaders > 1 else ""  # of several loaders, the last one's value counted
     if "checkpoint_on" in result:
-        watch(module, f"checkpoint_on{last}", ModelCheckpoint)
+        watch(module, f"checkpoint_on{last}", ModelCheckpoint, (None, "val_loss"))
     if "early_stop_on" in result:
         watch(module, f"early_stop_on{last}", EarlyStopping, (None, "val_loss"))
     return result
