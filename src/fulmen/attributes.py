@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 from weakref import ref
 from zlib import crc32
@@ -24,7 +24,7 @@ _FLAT = frozenset((type(None), bool, int, float, complex))
 
 
 def attributes(part: Any) -> dict[str, Any]:
-    """By name: a function's are what it has from around it, a partial's its arguments, a file's its globals."""
+    """By name: a function's are what it has from around it, a partial's its arguments."""
     if isinstance(part, torch.nn.Module):
         return _of_module(part)
     if isinstance(part, FunctionType):
@@ -35,8 +35,6 @@ def attributes(part: Any) -> dict[str, Any]:
     if isinstance(part, torch.optim.Optimizer):
         own = not type(part).__module__.startswith("torch.")
         return {name: value for name, value in held.items() if own and name not in OF_OPTIMIZERS}
-    if isinstance(part, ModuleType):
-        return {name: value for name, value in held.items() if not name.startswith("__")}
     wanted = getattr(type(part), "_changeable", None)  # the others are not looked after
     return held if wanted is None else {name: held[name] for name in wanted if name in held}
 

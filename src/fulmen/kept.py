@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache, partial
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -34,7 +34,7 @@ from fulmen.warn import warn_once
 BELOW = ("batch_sampler", "sampler", "inner", "dataset", "datasets", "transform", "transforms", "collate_fn")
 """Where the parts of a loader lie that may change as it is iterated over; the program's own may lie anywhere."""
 MOST_PARTS = 100
-GLOBAL = "globals"
+GLOBAL = ".globals"
 NEVER = (type(None), str, int, float, torch.Tensor, type, ModuleType)
 OURS, STANDARD = (os.path.dirname(file) + os.sep for file in (__file__, os.__file__))
 OTHERS = f"{os.sep}site-packages{os.sep}"
@@ -73,22 +73,17 @@ def moving_parts(root: Any) -> dict[str, Any]:
 def drawing_parts(root: Any) -> dict[str, Any]:
     """What it is made of, or a function has from around it, and the generators of the files that these are in."""
     parts = _walk([("", root)], True, ())
-    drawn = Generators(programs(parts.values()))
-    return {**parts, GLOBAL: drawn} if vars(drawn) else parts
+    return {**parts, **generators(parts.values())}
 
 
-def programs(parts: Iterable[Any]) -> dict[str, Any]:
-    """The files of the program that the parts are made in, by name."""
-    made = [kind for part in parts for kind in getattr(_made(part), "__mro__", (_made(part),))]
-    return {kind.__module__: sys.modules[kind.__module__] for kind in made if _is_of_program(kind.__module__)}
-
-
-class Generators:
-    """The random generators among the globals of files."""
-
-    def __init__(self, files: dict[str, Any]) -> None:
-        held = {f"{place}.{name}": value for place, file in files.items() for name, value in attributes(file).items()}
-        self.__dict__ = {name: value for name, value in held.items() if packed(value) is not None}
+def generators(parts: Iterable[Any]) -> dict[str, Any]:
+    """The random generators among the globals of the program's files that the parts are made in, as one more part."""
+    made = {kind.__module__ for part in parts for kind in getattr(_made(part), "__mro__", (_made(part),))}
+    held = {
+        (file, name): value for file in made if _is_of_program(file) for name, value in vars(sys.modules[file]).items()
+    }
+    drawn = {f"{file}.{name}": value for (file, name), value in held.items() if packed(value) is not None}
+    return {GLOBAL: SimpleNamespace(**drawn)} if drawn else {}
 
 
 def below(root: Any, known: set[int]) -> dict[str, Any]:

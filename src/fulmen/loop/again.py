@@ -97,8 +97,8 @@ class Again:
                 module.training = name not in self.state["evaluating"]
 
     def owners(self) -> dict[str, Any]:
-        """What may keep something without saying so: modules, optimizers, the program's files and what was set on the
-        trainer, and callbacks, loggers and a datamodule without a state_dict.
+        """What may keep something without saying so: modules, optimizers, what was set on the trainer, callbacks, loggers
+        and a datamodule without a state_dict, and the generators of the files that these are in.
         """
         trainer = self.trainer
         found: dict[str, Any] = {"trainer": trainer, "loop": self.loop}
@@ -110,7 +110,7 @@ class Again:
         found |= {f"optimizer {number}": part for number, part in enumerate(trainer.optimizers)}
         modules = trainer.lightning_module.named_modules()
         found |= {f"module {name}": part for name, part in modules if not is_metric(part)}
-        return found | kept.programs(found.values())
+        return found | kept.generators(found.values())
 
     def objects(self) -> dict[str, Any]:
         """What these hold that keeps something: meters, averaged weights, schedulers and metrics that nobody lists."""
