@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 import fulmen as L
 from fulmen import callbacks
+from fulmen.loggers import CSVLogger
 
 
 class Data(L.LightningDataModule):
@@ -57,6 +58,23 @@ MISTAKES = {
     "no data": (lambda: make_trainer().validate(Validated()), ValueError, r"validate\(..., dataloaders=...\)"),
     "a list": (lambda: configured(lambda o, s: [o, s]), ValueError, FORM + r"\[SGD, StepLR\], which is not a valid"),
     "two": (lambda: configured(lambda o, s: {"optimizer": [o, o]}), ValueError, FORM + r"\[SGD, SGD\], which is not"),
+    "a complex loss": (
+        lambda: in_step(lambda m: None, forward=lambda m, b: m.layer(b) * 1j),
+        ValueError,
+        "loss is complex",
+    ),
+    "a seed in words": (lambda: L.seed_everything("abc"), ValueError, "seed='abc' must be an integer"),
+    "hyperparameters of a number": (lambda: CSVLogger(".").log_hyperparams(3), TypeError, "a dict or a Namespace"),
+    "a vector for a CSV file": (
+        lambda: CSVLogger(".").log_metrics({"a": torch.ones(2)}),
+        ValueError,
+        r"'a' has the shape \(2,\); a CSV",
+    ),
+    "a name that is taken": (
+        lambda: in_step(lambda m: setattr(m, "device", "cpu")),
+        AttributeError,
+        r"\.device is only read, .* give your own value another name",
+    ),
     "a class": (lambda: configured(lambda o, s: SGD), ValueError, FORM + "the class SGD, which"),
     "a scheduler's class": (
         lambda: configured(lambda o, s: {"optimizer": o, "lr_scheduler": StepLR}),

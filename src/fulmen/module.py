@@ -28,6 +28,14 @@ LEFT_BEHIND = ("_trainer", "_fabric", "_logs", "log", "_compiled_call_impl")
 """Attributes that copies and pickles of a module do without."""
 
 
+class ReadOnly(property):
+    """A property whose assignment says what to do instead."""
+
+    def __set__(self, module: Any, value: Any) -> None:
+        name = f"{type(module).__name__}.{self.fget.__name__}"  # pyright: ignore (each has a getter)
+        raise AttributeError(f"{name} is only read, and cannot be assigned: give your own value another name.")
+
+
 class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHooks, Exports, nn.Module):
     """A model with its steps, its optimizers and, if you like, its data.
 
@@ -88,34 +96,34 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
     def fabric(self, fabric: Any) -> None:
         self.__dict__["_fabric"] = fabric
 
-    @property
+    @ReadOnly
     def logger(self) -> Any:
         """The first logger, or None."""
         return self._trainer.logger if self._trainer is not None else None
 
-    @property
+    @ReadOnly
     def loggers(self) -> list[Any]:
         return self._trainer.loggers if self._trainer is not None else []
 
-    @property
+    @ReadOnly
     def current_epoch(self) -> int:
         """The running epoch, counted from 0."""
         return self._trainer.current_epoch if self._trainer is not None else 0
 
-    @property
+    @ReadOnly
     def global_step(self) -> int:
         """Optimizer steps so far, over all optimizers and epochs."""
         return self._trainer.global_step if self._trainer is not None else 0
 
-    @property
+    @ReadOnly
     def global_rank(self) -> int:
         return self._trainer.global_rank if self._trainer is not None else 0
 
-    @property
+    @ReadOnly
     def local_rank(self) -> int:
         return self._trainer.local_rank if self._trainer is not None else 0
 
-    @property
+    @ReadOnly
     def device(self) -> torch.device:
         """Where the parameters are; new tensors of a step belong there."""
         found = self.__dict__.get("_device")
@@ -126,7 +134,7 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
             self.__dict__["_device"] = found
         return found
 
-    @property
+    @ReadOnly
     def dtype(self) -> torch.dtype:
         found = self.__dict__.get("_dtype")
         if found is None:
@@ -139,11 +147,11 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
         self.__dict__.pop("_dtype", None)
         return super()._apply(fn, recurse)
 
-    @property
+    @ReadOnly
     def on_gpu(self) -> bool:
         return self.device.type == "cuda"
 
-    @property
+    @ReadOnly
     def device_mesh(self) -> Any:
         """The mesh of a strategy that shards over several dimensions, else None."""
         return getattr(self._trainer.strategy, "device_mesh", None) if self._trainer is not None else None

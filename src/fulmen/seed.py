@@ -24,7 +24,7 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
     in that variable. With `workers=True` (`PL_SEED_WORKERS=1`) the trainer also seeds the worker processes of its
     data loaders, each differently on each rank and in each epoch.
     """
-    seed = _seed_of_environment() if seed is None else int(seed)
+    seed = _seed_of_environment() if seed is None else _integer(seed, "seed")
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed={seed} must be between 0 and {MAX_SEED}, the range that NumPy accepts.")
     if verbose:
@@ -48,10 +48,14 @@ def _seed_of_environment() -> int:
     if text is None:
         rank_zero_warn("No seed found, seed set to 0")
         return 0
+    return _integer(text, "The environment variable PL_GLOBAL_SEED")
+
+
+def _integer(value: Any, name: str) -> int:
     try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"The environment variable PL_GLOBAL_SEED={text!r} must be an integer.") from None
+        return int(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={value!r} must be an integer.") from None
 
 
 def _seed_numpy(seed: int) -> None:

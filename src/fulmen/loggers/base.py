@@ -271,6 +271,14 @@ def merge_dicts(
     return merged
 
 
+def hyperparameters(params: Any) -> dict[str, Any]:
+    """What `log_hyperparams` was given, plain."""
+    found = plain(params or {})
+    if not isinstance(found, dict):
+        raise TypeError(f"log_hyperparams({params!r}): it takes a dict or a Namespace.")
+    return found
+
+
 def flat(params: Mapping[str, Any]) -> dict[str, Any]:
     """Plain hyperparameters in one level, as `optimizer/lr`; lists become texts."""
     row: dict[str, Any] = {}

@@ -41,10 +41,13 @@ class ExperimentWriter:
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Add hyperparameters; `save` writes them."""
-        self.hparams.update(base.plain(params))
+        self.hparams.update(base.hyperparameters(params))
 
     def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
         """Add a row; without a step its number stands there."""
+        for name, value in metrics_dict.items():
+            if isinstance(value, Tensor) and value.numel() != 1:
+                raise ValueError(f"The metric {name!r} has the shape {tuple(value.shape)}; a CSV file takes numbers.")
         row = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics_dict.items()}
         row["step"] = self.num_rows + len(self.metrics) if step is None else step
         self.metrics.append(row)
@@ -157,7 +160,7 @@ class CSVLogger(base.FolderLogger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None) -> None:
         """Add hyperparameters; `save` writes them."""
-        self.experiment.log_hparams(params or {})
+        self.experiment.log_hparams(params)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:

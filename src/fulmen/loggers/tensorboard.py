@@ -127,7 +127,7 @@ class TensorBoardLogger(base.FolderLogger):
 
         Without metrics, hyperparameters that are known already are not written a second time.
         """
-        new = {**self.hparams, **base.plain(params or {})}
+        new = {**self.hparams, **base.hyperparameters(params)}
         if metrics is None and new == self.hparams:
             return
         self.hparams = new

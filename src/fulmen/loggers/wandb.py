@@ -145,7 +145,7 @@ class WandbLogger(base.Logger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Add to the run's config."""
-        self.experiment.config.update(base.plain(params or {}), allow_val_change=True)
+        self.experiment.config.update(base.hyperparameters(params), allow_val_change=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:

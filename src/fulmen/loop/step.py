@@ -301,6 +301,8 @@ class AutomaticStep(Step):
         self.checked = True
         if not isinstance(loss, Tensor):
             raise MisconfigurationException(f"training_step's loss is a {type(loss).__name__}; it must be a tensor.")
+        if loss.is_complex():
+            raise MisconfigurationException("training_step's loss is complex; return a real one, such as loss.abs().")
         if loss.numel() != 1:
             raise MisconfigurationException(
                 f"training_step's loss has the shape {tuple(loss.shape)}; it must be a scalar: reduce it with "
