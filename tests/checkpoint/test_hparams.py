@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from argparse import Namespace
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass, field
@@ -296,6 +297,39 @@ def test_annotations_bring_values_back_in_their_form():
     again = Model.load_from_checkpoint(saved(module))
     assert again.hparams == module.hparams
     assert isinstance(again.hparams.config.inner, Inner)
+
+
+KINDS = [
+    Mode.FAST,
+    Path("y"),
+    Namespace(a=[Mode.FAST]),
+    {"to": Path("z"), "n": np.int64(3)},
+    (frozenset({1}), range(2)),
+]
+
+
+@pytest.mark.parametrize("value", KINDS, ids=str)
+def test_kinds_come_back_without_an_annotation(value):
+    class Model(L.LightningModule):
+        def __init__(self, argument):
+            super().__init__()
+            self.save_hyperparameters()
+
+    again = Model.load_from_checkpoint(saved(Model(value))).hparams.argument
+    assert (again, type(again)) == (value, type(value))
+    assert again.a[0] is Mode.FAST if isinstance(value, Namespace) else True
+
+
+def test_an_enum_that_is_gone_comes_back_as_its_value(monkeypatch):
+    class Model(L.LightningModule):
+        def __init__(self, mode):
+            super().__init__()
+            self.save_hyperparameters()
+
+    path = saved(Model(Mode.FAST))
+    monkeypatch.delattr(sys.modules[__name__], "Mode")
+    with pytest.warns(UserWarning, match="Mode.FAST of the module .* which is not there"):
+        assert Model.load_from_checkpoint(path).hparams.mode == "fast"
 
 
 def test_a_container_argument_comes_back_with_attributes_and_takes_changes():

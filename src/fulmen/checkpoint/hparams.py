@@ -166,12 +166,12 @@ def _duplicate(hparams: Any) -> Any:
 def store(checkpoint: dict[str, Any], obj: HyperparametersMixin) -> None:
     """Put the hyperparameters of a module or datamodule into `checkpoint`.
 
-    Beside the plain data stand those that can be had again by their names in torch, and the names of those left out.
+    Beside the plain data stand those that come back in their own form, and the names of those left out.
     """
     if obj.__dict__.get("_hparams"):
-        described = {name: references.describe(value) for name, value in obj.hparams.items() if callable(value)}
+        described = {name: references.describe(value) for name, value in obj.hparams.items()}
         known = {name: description for name, description in described.items() if description is not None}
-        plain, omitted = to_saveable({name: value for name, value in obj.hparams.items() if name not in known})
+        plain, omitted = to_saveable({k: v for k, v in obj.hparams.items() if "value" in known.get(k, {"value": v})})
         checkpoint[obj.CHECKPOINT_HYPER_PARAMS_KEY] = plain
         checkpoint[obj.CHECKPOINT_HYPER_PARAMS_NAME] = obj._hparams_name
         for title, content in (("references", known), ("omitted", omitted)):
@@ -326,13 +326,13 @@ def _say_left_out(cls: Any, checkpoint: dict[str, Any], file: str, given: dict[s
 
 
 def _referred(cls: Any, checkpoint: dict[str, Any], file: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The saved arguments that torch has by name."""
+    """The saved arguments that come back in their own form."""
     found: dict[str, Any] = {}
     known = checkpoint.get("fulmen", {}).get("references", {}).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
     for name in known if isinstance(known, dict) else ():
         try:
-            if name not in given:
-                found[name] = references.obtain(known[name])
+            if name not in given and known[name]:  # empty: what it was is not there any more, and reading said so
+                found[name] = references.obtain(known[name], file)
         except Exception as error:
             rank_zero_warn(f"{file} holds {name!r} in a form that this torch does not know ({error}); it is left out.")
     return found

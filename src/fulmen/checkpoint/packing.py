@@ -119,6 +119,28 @@ class Packer:
         return {**self._mark("pickle", sealed), "type": name}
 
 
+class _Kinds(Packer):
+    """Stops at what it could only make plainer, and at arrays, which stand whole among the plain data."""
+
+    def _other(self, value: Any, kind: type, path: tuple[Any, ...]) -> Any:
+        if getattr(value, "ndim", 0):
+            raise TypeError(f"{kind.__name__} is not packed twice")
+        return super()._other(value, kind, path)
+
+    def _plainer(self, value: Any, kind: type, path: tuple[Any, ...]) -> Any:
+        raise TypeError(f"{kind.__name__} has no packed form")
+
+
+def packed(value: Any) -> Any:
+    """`value` with its paths, enums and namespaces packed; None where there are none, or other objects too."""
+    pack = _Kinds()
+    try:
+        made = pack(value)
+    except TypeError:
+        return None
+    return made if pack.is_used else None
+
+
 def unpack(value: Any, runs_code: bool, name: str, *path: Any) -> Any:
     """`value` with what is packed in it in its own form again; `name` is the file's, for messages."""
     kind = type(value)

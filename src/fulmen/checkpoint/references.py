@@ -1,4 +1,5 @@
-"""Modules, classes and functions of torch, and torchmetrics, among the hyperparameters: had again by what to call."""
+"""What among the hyperparameters is no plain data, but sure to be had again: what torch and torchmetrics have by name,
+and the kinds that can be packed."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from fulmen.checkpoint.packing import packed, unpack
 
 PLACES = ("torch.nn", "torch.nn.functional", "torch.optim", "torch.optim.lr_scheduler", "torch")
 METRICS = ("torchmetrics.classification", "torchmetrics.regression", "torchmetrics.aggregation")
@@ -27,12 +30,17 @@ def describe(value: Any) -> dict[str, Any] | None:
         except Exception:  # arguments that cannot be told from the attributes
             return None
         return {"make": made, "weights": value.state_dict()} if is_same else None
-    name = _name(value)
-    return None if name is None else {"name": name}
+    if callable(value):
+        name = _name(value)
+        return None if name is None else {"name": name}
+    made = packed(value)
+    return None if made is None else {"value": made}
 
 
-def obtain(description: dict[str, Any]) -> Any:
+def obtain(description: dict[str, Any], file: str) -> Any:
     """What `describe` described."""
+    if "value" in description:
+        return unpack(description["value"], False, file)
     if "name" in description:
         return _found(description["name"])
     module = _made(description["make"])
