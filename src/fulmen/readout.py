@@ -206,7 +206,7 @@ class Readout:
 
     @property
     def num_training_batches(self) -> int | float:
-        return self.train_loop.num_batches if self.train_loop is not None else 0
+        return self.train_loop.num_batches if self.train_loop is not None else float("inf")
 
     @property
     def num_sanity_val_batches(self) -> list[int | float]:
