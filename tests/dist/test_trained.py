@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from dist.start import finish, start
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,9 @@ def test_all_ranks_stop_at_the_same_step_and_go_on_from_there(tmp_path, strategy
     code, output = run(tmp_path, strategy, how, rank)
     stopped = [json.loads((tmp_path / f"stopped{rank}.json").read_text()) for rank in range(2)]
 
-    shells = 128 - code if code < 0 else code  # a KeyboardInterrupt that nobody catches ends Python by the signal itself
+    shells = (
+        128 - code if code < 0 else code
+    )  # a KeyboardInterrupt that nobody catches ends Python by the signal itself
     assert shells == 128 + getattr(signal, "SIGTERM" if how == "val" else how), output
     assert stopped[0] == stopped[1]
     assert f"Interrupted at global step {stopped[0]['steps']};" in output
@@ -94,3 +97,34 @@ def test_a_rank_that_cannot_say_anything_is_named_by_one_that_waits_for_it(tmp_p
 
     assert code == 1
     assert "no batch for 20 s at epoch 0, batch 10, global step 10, rank 0 (train); waiting for rank 1, in " in output
+
+
+def resumed(folder: Path, how: str) -> tuple[int, str]:
+    return finish(start("resumed.py", how, folder=folder), timeout_s=60)
+
+
+def both(folder: Path, name: str) -> list:
+    return [json.loads((folder / f"{name}{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_other_weights_on_one_rank_keep_all_from_stopping_within_validation(tmp_path):
+    code, output = resumed(tmp_path, "others")
+
+    assert code == 128 + signal.SIGTERM, output
+    first, second = both(tmp_path, "stopped")
+    assert first["validated"] == second["validated"] == 20  # all of the first validation
+    [saved] = tmp_path.rglob("interrupted.ckpt")
+    assert torch.load(saved)["state_dict"]["layer.weight"].tolist() == first["weights"] == second["weights"]
+
+
+def test_all_ranks_go_on_in_the_folder_that_rank_zero_finds(tmp_path):
+    code, _ = resumed(tmp_path, "falls")
+    assert code == 1
+    code, output = resumed(tmp_path, "even")
+
+    assert code == 0, output
+    first, second = both(tmp_path, "done")
+    assert first == second
+    assert first["folder"] == str(tmp_path / "lightning_logs" / "version_0" / "kept")
+    assert first["from"].endswith("step=4.ckpt")
+    assert first["steps"] == 12
