@@ -184,6 +184,28 @@ def test_older_names_and_arguments_of_hooks_become_todays():
     )
 
 
+@pytest.mark.parametrize("asked", ["trainer.global_step", "trainer.current_epoch"])
+def test_hooks_that_ask_for_the_global_step_are_left(asked):
+    text = (
+        HEAD
+        + f"""
+class Old(pl.Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx):
+        print({asked})
+
+class Older(pl.Callback):
+    def on_batch_end(self, trainer, pl_module):
+        print(1)
+"""
+    )
+
+    new, notes = after(text)
+
+    left = asked == "trainer.global_step"
+    assert ("dataloader_idx" in new, "on_batch_end" in new) == (left, left)
+    assert len([note for note in notes if "is left" in note]) == 2 * left
+
+
 def test_decorators_of_loaders_go():
     rewritten(
         """

@@ -22,6 +22,7 @@ import torch
 from fulmen.callbacks.base import Callback
 from fulmen.callbacks.progress import ProgressBar
 from fulmen.compat import devices, results
+from fulmen.compat.callbacks import settable
 from fulmen.datamodule import LightningDataModule
 from fulmen.hooks import CALLBACK_ONLY, LATE, SHARED, STEPS, accepts, check_step, overrides, positional
 from fulmen.module import LightningModule
@@ -163,6 +164,9 @@ def uncounted(owner: Any, hook: Call) -> Call:
     @wraps(hook)
     def call(*args: Any) -> Any:
         trainer = owner.trainer if isinstance(owner, LightningModule) else args[0]
+        kind: Any = type(trainer)
+        if kind.global_step.fset is None:
+            kind.global_step = settable("steps", kind.global_step)
         trainer.__dict__["_uncounted_steps"] = trainer.step.stepping and trainer.__dict__["_release"] < (1, 6)
         try:
             return hook(*args)

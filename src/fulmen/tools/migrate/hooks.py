@@ -57,7 +57,7 @@ def _moment(script: Script, owner: Owner, name: str) -> None:
     given = _given(owner, today) if today in GIVEN else []
     lacking = given[len(parameters(function)) :]
     sure = today in SHARED and len(same) == 1 and len(parameters(function)) <= len(given)
-    if not sure or is_called(script, name) or not owner.sure:
+    if not sure or is_called(script, name) or not owner.sure or _counts(script, name):
         script.leave(function, f"{owner.name}.{name} is left; {today} is its name today. It still works.")
         return
 
@@ -66,6 +66,12 @@ def _moment(script: Script, owner: Owner, name: str) -> None:
         return named if is_open(function) else with_more(named, lacking)
 
     script.edit(function, edit)
+
+
+def _counts(script: Script, name: str) -> bool:
+    """Whether the program may ask for `global_step` in a hook of before 1.6, which did not count the batch in hand."""
+    asked = any(node.attr.value == "global_step" for node in script.all(cst.Attribute))
+    return asked and name in ("on_batch_end", "on_train_batch_end")
 
 
 def _signature(script: Script, owner: Owner, name: str) -> None:
@@ -82,9 +88,10 @@ def _signature(script: Script, owner: Owner, name: str) -> None:
     calls = (node for node in script.all(cst.Attribute) if node.attr.value == name)
     called = any(script.code(node.value) != "super()" for node in calls)
     unused = not called and not any(uses(script, function, one) for one in extra)
-    if unused and rest == [word for word in given if word in rest]:
+    counts = "dataloader_idx" not in optional and _counts(script, name)
+    if unused and not counts and rest == [word for word in given if word in rest]:
         script.edit(function, lambda old: without(old, extra))
-    elif extra == ["dataloader_idx"]:  # there is one loader in training
+    elif extra == ["dataloader_idx"] and not counts:  # there is one loader in training
         script.edit(function, lambda old: with_more(without(old, extra), ["dataloader_idx=0"]))
     else:
         today = f"{name}({', '.join(['self', *given])})"
