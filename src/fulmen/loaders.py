@@ -43,7 +43,7 @@ def has_len_all_ranks(
     length = sized_len(dataloader)
     if length is None:
         return False
-    fewest = int(strategy.reduce(length, "min"))
+    fewest = int(strategy.reduce(length, reduce_op="min"))
     if fewest == 0 and length and not allow_zero_length_dataloader_with_multiple_devices:
         raise RuntimeError(
             "The loader is empty on some ranks, for which the others would wait. Give each rank a share."

@@ -168,9 +168,8 @@ class LogStore:
         slots, self.unsynced = self.unsynced, []
         self._same_on_all_ranks(slots)
         for op, group in _by_op(slots):
-            values = self.strategy.reduce(
-                torch.stack([wide_tensor(s.last, self.strategy.root_device) for s in group]), op
-            )
+            latest = torch.stack([wide_tensor(s.last, self.strategy.root_device) for s in group])
+            values = self.strategy.reduce(latest, reduce_op=op)
             for slot, value in zip(group, values.unbind(), strict=True):
                 slot.last = value
 
@@ -183,11 +182,11 @@ class LogStore:
             totals = [wide_tensor(s.total, self.strategy.root_device) for s in group]
             if op == "mean":
                 weights = [wide_tensor(s.weight, self.strategy.root_device) for s in group]
-                summed = self.strategy.reduce(torch.stack(totals + weights), "sum")
+                summed = self.strategy.reduce(torch.stack(totals + weights), reduce_op="sum")
                 for slot, total, weight in zip(group, summed, summed[len(group) :], strict=False):
                     slot.total, slot.weight = total, weight
             else:
-                for slot, total in zip(group, self.strategy.reduce(torch.stack(totals), op), strict=True):
+                for slot, total in zip(group, self.strategy.reduce(torch.stack(totals), reduce_op=op), strict=True):
                     slot.total = total
 
     def _same_on_all_ranks(self, slots: list[Slot]) -> None:

@@ -290,8 +290,10 @@ class LightningModule(HyperparametersMixin, ModelHooks, DataHooks, CheckpointHoo
             print(*args, **kwargs) if bar is None else bar.print(*args, **kwargs)
 
     def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
-        """Tensors of all ranks, stacked in a new first dimension."""
-        return self.trainer.strategy.gather(data, sync_grads=sync_grads)
+        """Tensors and numbers of all ranks, stacked in a new first dimension."""
+        from fulmen.collection import convert_to_tensors
+
+        return self.trainer.strategy.gather(convert_to_tensors(data, self.device), group, sync_grads)
 
     # ---- optimization
 

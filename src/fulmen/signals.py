@@ -83,11 +83,10 @@ class Signals:
                 self.ask()
                 self.ranks.agree()
 
-    def late(self, batches: int, waits: bool) -> list[int]:
-        """The ranks that others wait for, called by that thread where the run stands still."""
+    def late(self, batches: int, waits: bool) -> list[int] | None:
+        """The ranks that others wait for, called by that thread where the run stands still; None if it can't tell."""
         with suppress(RuntimeError):
-            return [] if self.ranks is None else self.ranks.late(batches, waits)
-        return []
+            return None if self.ranks is None else self.ranks.late(batches, waits)
 
     def stops_at(self, place: int) -> bool:
         """Whether a run that was asked to end does so at this place, which all its ranks come to."""
@@ -128,10 +127,10 @@ class Ranks:
         if self.end is None and self.store.check(self.all):
             self.end = max(int(self.store.get(key)) for key in self.all)
 
-    def late(self, batches: int, waits: bool) -> list[int]:
+    def late(self, batches: int, waits: bool) -> list[int] | None:
         """Say whether this rank waits after so many batches; who does not, or says nothing, as two ranks hear."""
         self.store.set(f"{self.mine}/waits", f"{batches} {waits:d}")
-        return [rank for rank, key in enumerate(self.all) if not self._waits(key, batches)] if self.rank < 2 else []
+        return [rank for rank, key in enumerate(self.all) if not self._waits(key, batches)] if self.rank < 2 else None
 
     def _waits(self, key: str, batches: int) -> bool:
         key = f"{key}/waits"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import FrameType
 
+import torch
+
 from fulmen.warn import log
 
 TELL_AFTER_S = 20.0
@@ -25,6 +27,11 @@ MEASURE_EVERY_S = 5.0
 JOIN_S = 10.0
 """At the end of a run the thread is waited for; it may be asking a rank that is gone."""
 
+DEADLOCK = (
+    "Every rank waits for the others, each in something else: one of them did alone, or left out, what all must do "
+    "together, such as should_stop = True, all_gather, barrier, save_checkpoint, or self.log(..., sync_dist=True)."
+)
+
 LOADING = f"{os.sep}torch{os.sep}utils{os.sep}data{os.sep}"
 WAITING = (f"{os.sep}torch{os.sep}distributed{os.sep}", f"{os.sep}torch{os.sep}autograd{os.sep}graph.py")
 OURS = os.path.dirname(__file__) + os.sep
@@ -39,8 +46,9 @@ class Watch:
     that stands still for so long ends with status 1, so that the other ranks and the launcher hear of it. Without it
     that is done (`give_up`) for one of several ranks which is stuck: while others work for it to go on, it neither
     computes nor waits for them. It can't be done sooner: nothing but time tells a rank that hangs from one that waits
-    for an answer, or sleeps before it tries again. `look` is called all the while; `late` is told after how
-    many batches the run stands, and whether this rank waits; it knows who does not.
+    for an answer, or sleeps before it tries again. All are ended if each waits for the others, so in an exchange of
+    its own. `look` is called all the while; `late` is told after how many batches the run stands, and whether
+    this rank waits; it knows who does not.
     """
 
     def __init__(
@@ -49,7 +57,7 @@ class Watch:
         place: Callable[[], str],
         look: Callable[[], None],
         give_up: Callable[[str], None] | None,
-        late: Callable[[int, bool], list[int]],
+        late: Callable[[int, bool], list[int] | None],
     ) -> None:
         self.count, self.place, self.look, self.give_up, self.late = count, place, look, give_up, late
         limit = os.environ.get("FULMEN_STALL_TIMEOUT")
@@ -57,7 +65,7 @@ class Watch:
         self.ends_stuck = limit is None and give_up is not None
         self.first_s = TELL_AFTER_S if give_up is None else TELL_STUCK_AFTER_S
         self.idle_s, self.worked_s = 0.0, None
-        self.waited_for: list[int] = []
+        self.waited_for: list[int] | None = None
         self.ended = threading.Event()
         self.watched = threading.get_ident()
 
@@ -79,6 +87,8 @@ class Watch:
             waited_s += min(now - looked, 4 * LOOK_EVERY_S)  # a program that was stopped for a while did not stall
             looked = now
             if count != seen:
+                if measure_s > MEASURE_EVERY_S:
+                    self.late(count, False)
                 seen, waited_s, tell_s, measure_s = count, 0.0, self.first_s, MEASURE_EVERY_S
                 self.idle_s, self.worked_s = 0.0, None
                 continue
@@ -92,15 +102,17 @@ class Watch:
                 tell_s *= 2
             elif self.ends_stuck and waited_s >= STUCK_AFTER_S and self._is_hopeless(waited_s):
                 self._end(waited_s, "Ended, so that the other ranks do not wait; FULMEN_STALL_TIMEOUT=seconds is more.")
+            elif self.ends_stuck and waited_s >= STUCK_AFTER_S and self._is_deadlock(STUCK_AFTER_S * 2 / 3):
+                self._end(waited_s, f"Ended. {DEADLOCK}")
 
     def _measure(self) -> None:
-        """For how long this rank has not worked."""
+        """For how long this rank has not worked, and who is to blame."""
         before, self.worked_s = self.worked_s, work_s()
         rests = before is not None and self.worked_s is not None and self.worked_s - before < 0.02 * MEASURE_EVERY_S
         self.idle_s = self.idle_s + MEASURE_EVERY_S if rests else 0.0
+        self.waited_for = self.late(self.count(), self.idle_s > 0 and self._waits())
 
     def _tell(self, waited_s: float, is_early: bool) -> None:
-        self.waited_for = self.late(self.count(), self.idle_s > 0 and self._waits())
         if not is_early:
             log.warning(self._told(waited_s))
         elif self._is_stuck(MEASURE_EVERY_S):
@@ -128,6 +140,10 @@ class Watch:
         debugged = any(os.path.basename(file).startswith(DEBUGGERS) for file in files)
         return self.idle_s >= seconds and any(file in STEPS for file in files) and not (debugged or self._waits())
 
+    def _is_deadlock(self, seconds: float) -> bool:
+        """All ranks wait for each other. With a GPU the time may be the GPU's, and NCCL has a limit of its own."""
+        return self.waited_for == [] and self.idle_s >= seconds and self._waits() and not torch.cuda.is_initialized()
+
     def _waits(self) -> bool:
         """In an exchange with other ranks, who are the ones to be ended first."""
         innermost = [frame.f_code.co_filename for frame in self._frames()[:1]]
@@ -146,7 +162,7 @@ class Watch:
         loads = any(LOADING in frame.f_code.co_filename for frame in frames)
         waiting = "waiting for the dataloader, " if loads else ""
         if self.idle_s and self._waits():
-            ranks = ", ".join(str(rank) for rank in self.waited_for)
+            ranks = ", ".join(str(rank) for rank in self.waited_for or ())
             waiting = f"waiting for rank {ranks}, " if ranks else "waiting for the other ranks, "
         return f"Stalled: no batch for {waited_s:.0f} s at {self.place()}; {waiting}{_where(frames)}."
 

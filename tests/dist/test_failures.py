@@ -103,6 +103,16 @@ def test_a_rank_that_cannot_notice_is_ended(tmp_path):
 
 
 @pytest.mark.slow
+def test_ranks_that_wait_for_each_other_are_ended(tmp_path):
+    """One of them stops the training by itself."""
+    code, output = finish(start("trained.py", "ddp", "alone", "1", folder=tmp_path))
+
+    assert code == 1
+    assert "waiting for the other ranks" in output
+    assert "Ended. Every rank waits for the others, each in something else: one of them did alone" in output
+
+
+@pytest.mark.slow
 def test_an_interrupted_program_takes_its_processes_along(tmp_path):
     process = start("failing.py", "ddp", "nothing", "5", folder=tmp_path)
     until_both_work(tmp_path, process.pid)

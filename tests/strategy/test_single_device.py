@@ -58,7 +58,7 @@ def test_batches_move_to_the_device():
 
 def test_collectives_return_what_they_get(strategy):
     value = torch.ones(2)
-    assert strategy.reduce(value, "sum") is value
+    assert strategy.reduce(value, reduce_op="sum") is value
     assert strategy.all_gather(value) is value
     assert strategy.broadcast("x") == "x"
     assert strategy.gather_object("x") == ["x"]

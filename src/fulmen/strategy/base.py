@@ -153,7 +153,7 @@ class Strategy:
             return None
         return clip_grad_norm_(parameters, value)
 
-    def reduce(self, tensor: Any, op: Any = "mean", group: Any = None) -> Any:
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
         """`tensor` combined over all ranks by "mean", "sum", "min" or "max": a new tensor, the same on all ranks."""
         return tensor
 

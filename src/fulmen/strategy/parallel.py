@@ -101,8 +101,8 @@ class ParallelStrategy(Strategy):
         backend = self.process_group_backend or default
         return "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
 
-    def reduce(self, tensor: Any, op: Any = "mean", group: Any = None) -> Any:
-        return collectives.reduce(tensor, op, group)
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        return collectives.reduce(tensor, reduce_op, group)
 
     def gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
         return collectives.gather(data, group, sync_grads)

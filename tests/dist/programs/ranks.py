@@ -176,8 +176,8 @@ def collectives(strategy: Strategy) -> dict[str, object]:
     gathered = strategy.gather({"a": torch.tensor([rank, 7]), "b": (torch.ones(1) * rank, "text")})
     (strategy.gather(parameter, sync_grads=True) * torch.tensor([[1.0], [10.0]])).sum().backward()
     return {
-        "reduce": {op: strategy.reduce(value, op).item() for op in ("mean", "sum", "min", "max")},
-        "reduce_op": strategy.reduce(value, torch.distributed.ReduceOp.MAX).item(),
+        "reduce": {op: strategy.reduce(value, reduce_op=op).item() for op in ("mean", "sum", "min", "max")},
+        "reduce_op": strategy.reduce(value, None, torch.distributed.ReduceOp.MAX).item(),
         "whole": strategy.reduce(torch.tensor(rank)).item(),
         "untouched": value.item(),
         "gather": [gathered["a"].tolist(), gathered["b"][0].tolist(), gathered["b"][1]],

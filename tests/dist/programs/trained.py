@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import fulmen as L
+from fulmen import watch
 from fulmen.callbacks import ModelCheckpoint
 
 STRATEGY, HOW, RANK = (*sys.argv[1:3], int(sys.argv[3]))
@@ -51,6 +52,8 @@ class Net(L.LightningModule):
             os.kill(os.getpid(), signal.SIGSTOP)
         if HOW == "hang":
             time.sleep(1000)
+        if HOW == "alone":
+            self.trainer.should_stop = True
 
     def validation_step(self, batch, batch_idx):
         if HOW == "val" and self.global_rank == RANK and batch_idx == 3 and self.current_epoch == 0:
@@ -70,6 +73,8 @@ class Stops(L.Callback):
 
 def main() -> None:
     L.seed_everything(1)
+    for name in [name for name in vars(watch) if name.endswith("_S") and HOW == "alone"]:
+        setattr(watch, name, getattr(watch, name) / 5)
     data = DataLoader(TensorDataset(torch.randn(160, 4)), batch_size=2)
     train = DataLoader(Stream(), batch_size=2) if HOW == "uneven" else data
     kept = ModelCheckpoint(dirpath="ckpt", save_last=True)
