@@ -285,6 +285,27 @@ def test_what_only_an_old_base_class_has_keeps_its_import():
     assert len(notes) == 2
 
 
+@pytest.mark.parametrize(
+    ("body", "stays"),
+    [
+        ("state = super().on_save_checkpoint(*args)", True), ("super().on_save_checkpoint(*args)", False),
+        ("self.manual_backward(loss, g)", True), ("self.manual_backward(loss, opt_g)", False),
+    ],
+)  # fmt: skip
+def test_what_an_old_base_class_gave_or_took_keeps_its_import(body, stays):
+    base = "LightningModule" if "loss" in body else "ModelCheckpoint"
+    home = "pytorch_lightning" + ".callbacks" * (base == "ModelCheckpoint")
+    new, _ = after(
+        f"""
+        from {home} import {base}
+        class Own({base}):
+            def on_save_checkpoint(self, *args):
+                {body}
+        """
+    )
+    assert (f"from {home} import {base}" in new) is stays
+
+
 def test_the_import_stays_of_the_class_at_the_root():
     new, notes = after(
         """

@@ -105,15 +105,19 @@ def _old_calls(script: Script, owner: Owner) -> None:
         root = above.pop(name)
     home = script.home(root.base)
     base = getattr(callbacks, home.removeprefix("fulmen.callbacks:"), BASES[owner.kind])
+    alone = [one.value for one in script.all(cst.Expr, owner.node)]
     for call in script.all(cst.Call, owner.node):
         code, args = script.code(call.func), [arg for arg in call.args if not arg.star]
         named = {arg.keyword.value: arg for arg in args if arg.keyword}
         if code == "self.manual_backward" and len(args) > 1:
-            places = [i for i, arg in enumerate(args) if i and "opt" in script.code(arg)]
-            script.edit(call, lambda old, places=places: _without_args(old, places))
+            if places := [i for i, arg in enumerate(args) if i and "opt" in script.code(arg)]:
+                script.edit(call, lambda old, places=places: _without_args(old, places))
+            else:
+                script.leave(call, f"{code}(loss, ...) is left, and with it the import of its class.", keep=root.base)
         hook = getattr(base, code.removeprefix("super()."), None)
         known = hook is not None and len(args) < len(call.args)  # what *args holds is not seen
-        if code.startswith("super().") and not known and not _takes(hook, len(args) - len(named), named):
+        gives = code == "super().on_save_checkpoint" and owner.kind == "Callback" and call not in alone
+        if gives or (code.startswith("super().") and not known and not _takes(hook, len(args) - len(named), named)):
             script.leave(call, f"{code}(...) is left, and with it the import of its base class.", keep=root.base)
     for node in script.all(cst.Attribute):
         made: Any = [*script.assigned[script.code(node.value)], node][0]
