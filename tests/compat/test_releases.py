@@ -150,3 +150,19 @@ def test_until_2_0_an_interrupted_fit_ended_well(monkeypatch):
     trainer.fit(Interrupted(), numbers(1))
     assert trainer.interrupted
     trainer.validate(Validated(), numbers(1))
+
+
+@pytest.mark.parametrize("arguments", ["**named", "*, stage=None", "*args, stage"])
+def test_setup_and_teardown_may_take_the_stage_by_name(arguments):
+    scope = {"seen": []}
+    note = "seen.append(str(locals().get('stage') or locals()['named']['stage']))"
+    exec(
+        f"def hook(self, {arguments}):\n    {note}\ndef of_all(self, trainer, pl_module, {arguments}):\n    {note}",
+        scope,
+    )
+
+    make_trainer(callbacks=[type("C", (Callback,), {"setup": scope["of_all"], "teardown": scope["of_all"]})()]).fit(
+        type("M", (Net,), {"setup": scope["hook"], "teardown": scope["hook"]})(), numbers(1)
+    )
+
+    assert scope["seen"] == ["fit"] * 4

@@ -138,6 +138,8 @@ def is_of_then(trainer: Any) -> bool:
 def adapt(owner: Any, name: str, hook: Call, given: tuple[str, ...]) -> Call | None:
     """The hook as a call with the arguments `given`, or None where it takes them as they are, or none fits."""
     first = 2 if given[:1] == ("trainer",) else 0
+    if name in ("setup", "teardown") and _takes(hook, given[:-1], stage=None):
+        return MethodType(lambda _, *args: hook(*args[:-1], stage=args[-1]), owner)
     if name == "on_train_batch_end" and not accepts(hook, len(given)):
         hook = uncounted(owner, hook)
     if name == "on_load_checkpoint" and first:
@@ -156,6 +158,14 @@ def adapt(owner: Any, name: str, hook: Call, given: tuple[str, ...]) -> Call | N
 
         return adapt_step(owner, hook, wanted, lambda hook, wanted: _by_name(owner, name, hook, given, wanted))
     return _by_name(owner, name, hook, given, wanted)
+
+
+def _takes(hook: Call, arguments: Sequence[Any], **named: Any) -> bool:
+    try:
+        inspect.signature(hook).bind(*arguments, **named)
+    except TypeError:
+        return False
+    return True
 
 
 def uncounted(owner: Any, hook: Call) -> Call:
