@@ -69,7 +69,7 @@ def _moment(script: Script, owner: Owner, name: str) -> None:
 
 
 def _counts(script: Script, name: str) -> bool:
-    """Whether the program may ask for `global_step` in a hook of before 1.6, which did not count the batch in hand."""
+    """Whether the program may ask for `global_step` in an old hook, which did not count the batch in hand."""
     asked = any(node.attr.value == "global_step" for node in script.all(cst.Attribute))
     return asked and name in ("on_batch_end", "on_train_batch_end")
 
