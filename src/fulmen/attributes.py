@@ -90,18 +90,29 @@ def refilled(old: Any, new: Any) -> bool:
 
 
 class Stamp:
-    """Stands for a tensor as it is now, without a copy: equal to it until it is changed in place."""
+    """Stands for a tensor as it is now, without a copy: equal to it until it is changed in place.
+
+    Torch counts such changes, but not those by way of `.data`, which the norm tells.
+    """
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor, self.version = ref(tensor), tensor._version
+        self.tensor, self.version, self.norm = ref(tensor), tensor._version, _norm(tensor)
 
     def __eq__(self, other: object) -> bool:
         found = other.tensor() if isinstance(other, Stamp) else other
         if not isinstance(found, torch.Tensor) or found is not self.tensor():
             return False
-        return self.version == (other.version if isinstance(other, Stamp) else found._version)
+        now = other if isinstance(other, Stamp) else Stamp(found)
+        return self.version == now.version and self.norm == now.norm
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _norm(tensor: torch.Tensor) -> float:
+    with suppress(Exception):  # of what has no values, or none of this kind
+        if tensor.numel() <= 16 * MOST or isinstance(tensor, torch.nn.Parameter):
+            return float(tensor.detach().float().norm())
+    return 0.0
 
 
 class Digest:

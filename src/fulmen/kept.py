@@ -183,6 +183,11 @@ def watch(*parts: Any, again: bool = True) -> None:
             _first[id(part)] = note(part)
 
 
+def watch_since(part: Any, noted: Noted | None) -> None:
+    if noted is not None:
+        _first[id(part)] = noted
+
+
 def note(part: Any) -> Noted:
     now = attributes(part)
     values = {name: plain(value, Stamp, NOTED) for name, value in now.items()}

@@ -144,7 +144,7 @@ ALL.update(SITUATIONS)
 
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_what_a_start_does_once_more_is_undone(name, tmp_path, monkeypatch):
-    check(monkeypatch, tmp_path, name, [[("train", 9), ("val", 12)]], every=2)
+    check(monkeypatch, tmp_path, name, [[("train", 9), ("val", 12)], [("train", 3), ("train", 6)]], every=2)
 
 
 def test_a_start_that_was_killed_before_it_began_leaves_no_folder_behind(tmp_path, monkeypatch):

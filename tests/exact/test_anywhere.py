@@ -136,6 +136,21 @@ class Kinds(Net):
         return loss + sum(each.mean.sum() for each in self.worst) * self.net[0].weight.mean()
 
 
+class Averages(Net):
+    """By way of `.data`, which torch does not count as a change."""
+
+    def __init__(self, kill: Any) -> None:
+        super().__init__(kill)
+        self.mean, self.shadow = [torch.nn.Linear(8, 1)], torch.zeros(8)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        for mean, now in zip(self.mean[0].parameters(), self.net[3].parameters(), strict=True):
+            mean.data.mul_(0.9).add_(now.data, alpha=0.1)
+        self.shadow.data.add_(self.net[3].weight.data[0])
+        self.log("averaged", self.mean[0].weight.detach().sum() + self.shadow.sum())
+        return super().training_step(batch, batch_idx)
+
+
 class Relabels(Net):
     """Labels in an array of the dataset that would be too large to be copied for a comparison."""
 
@@ -216,6 +231,7 @@ SITUATIONS = {
     "an optimizer around another": kept(Optimized),
     "settings": kept(Set),
     "kinds": kept(Kinds),
+    "averages": kept(Averages),
     "a large array": kept(Relabels, train=lambda: DataLoader(Labelled(), batch_size=3, shuffle=True)),
     "drawn ahead": kept(train=lambda: noisy(shuffle=False, sampler=Draws(), num_workers=2)),
     "its own iterator": kept(train=Turns),

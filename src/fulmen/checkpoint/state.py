@@ -5,19 +5,17 @@ from __future__ import annotations
 import sys
 from copy import deepcopy
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import torch
 from torch import Tensor
 
-from fulmen.attributes import Stamp
 from fulmen.checkpoint import files, find, hparams, layout
 from fulmen.errors import CheckpointError, MisconfigurationException
 from fulmen.kept import load_optimizer
 from fulmen.loop.guard import check_weights
-from fulmen.loop.resume import group_counts, keeps_gradients, loop_state, take_over
+from fulmen.loop.resume import keeps_gradients, loop_state, take_over
 from fulmen.tree import map_tensors
 from fulmen.values import is_metric
 
@@ -204,7 +202,7 @@ def restore_training(trainer: Trainer, checkpoint: dict[str, Any], path: Any) ->
     _restore_optimizers(trainer, checkpoint, path)
     _restore_schedulers(trainer, checkpoint)
     if trainer.train_loop is not None and trainer.train_loop.same_run:
-        trainer.train_loop.again.training = partial(_restore_changed, trainer, checkpoint, path, _stamps(trainer))
+        trainer.train_loop.again.training = partial(_restore_changed, trainer, checkpoint, path)
     precision = checkpoint.get(type(trainer.precision_plugin).__qualname__)
     if precision:
         trainer.precision_plugin.load_state_dict(precision)
@@ -242,21 +240,11 @@ def _groups_to_add(checkpoint: dict[str, Any], index: int, count: int) -> list[l
     return added[index][-missing:] if missing > 0 and len(added) > index else []
 
 
-def _stamps(trainer: Trainer) -> list[Any]:
-    module, states = trainer.lightning_module, [o.state.values() for o in trainer.optimizers]
-    held = [value for state in chain(*states) for value in state.values() if isinstance(value, Tensor)]
-    return [Stamp(tensor) for tensor in (*module.parameters(), *module.buffers(), *held)]
-
-
-def _restore_changed(trainer: Trainer, checkpoint: dict[str, Any], path: Any, before: list[Any]) -> None:
+def _restore_changed(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> None:
     """After hooks that come once more when a run goes on: what they do was done when the checkpoint was made."""
-    module, states = trainer.lightning_module, checkpoint["optimizer_states"]
-    if _stamps(trainer) != before or group_counts(trainer) != [len(state["param_groups"]) for state in states]:
-        hparams.load_weights(module, checkpoint["state_dict"], module.strict_loading, str(path))
-        _restore_optimizers(trainer, checkpoint, path)
-    for optimizer, state in zip(trainer.optimizers, states, strict=True):
-        for group, options in zip(optimizer.param_groups, state["param_groups"], strict=True):
-            group.update({name: value for name, value in options.items() if name != "params"})
+    module = trainer.lightning_module
+    hparams.load_weights(module, checkpoint["state_dict"], module.strict_loading, str(path))
+    _restore_optimizers(trainer, checkpoint, path)
     _restore_schedulers(trainer, checkpoint)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fulmen import kept
-from fulmen.loop.resume import group_counts
+from fulmen import kept, seed
+from fulmen.loop.resume import group_counts, restore_random
 from fulmen.values import is_metric
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Again:
         self.state: dict[str, Any] = {}  # of a checkpoint, what `state_dict` and `own_state` gave
         self.logs: Callable[[], None] | None = None  # puts logged values back
         self.training: Callable[[], None] | None = None  # and weights and optimizers, if they were changed
+        for source in (loop.source, loop.validation.source):
+            source.first = None if source.owner is None else kept.note(source.owner)
 
     def state_dict(self) -> dict[str, Any]:
         return {"groups": self.groups_then, "in_sanity": self.in_sanity}
@@ -57,6 +59,20 @@ class Again:
             self.put_own_back()
         self.training = None  # and with it the checkpoint
 
+    def before_loaders(self) -> None:
+        """Whoever makes them anew has what it had by then."""
+        self.loop.source.former = None
+        self.put_own_back({n: held for n, held in self.state.get("own", {}).items() if n not in ("trainer", "loop")})
+        restore_random(self.loop.resume)
+
+    def after_loaders(self) -> None:
+        source, resume = self.loop.source, self.loop.resume
+        made = {name: part for name, part in self.owners().items() if part is source.owner}
+        own = {name: kept.changes(part, asked=False, since=source.first) for name, part in made.items()}
+        self.state = {**self.state, "own": {**self.state.get("own", {}), **own}}
+        if resume is not None:
+            self.loop.resume = {**resume, "rng": seed.capture()}
+
     def _cut(self, counts: list[int]) -> None:
         for optimizer, count in zip(self.trainer.optimizers if self.loop.same_run else (), counts, strict=False):
             del optimizer.param_groups[count:]
@@ -66,6 +82,8 @@ class Again:
     def note(self) -> None:
         """From here on, what changes is the run's."""
         kept.watch(*self.owners().values(), *self.objects().values())
+        for source in (self.loop.source, self.loop.validation.source):
+            kept.watch_since(source.owner, source.first)  # what it changed as it made loaders, it may not make again
 
     def own_state(self) -> dict[str, Any]:
         """What they have changed since then."""
@@ -97,8 +115,8 @@ class Again:
                 module.training = name not in self.state["evaluating"]
 
     def owners(self) -> dict[str, Any]:
-        """What may keep something without saying so: modules, optimizers, what was set on the trainer, callbacks, loggers
-        and a datamodule without a state_dict, and the generators of the files that these are in.
+        """What may keep something without saying so: modules, optimizers, what was set on the trainer, callbacks,
+        loggers and a datamodule without a state_dict, and the generators of the files that these are in.
         """
         trainer = self.trainer
         found: dict[str, Any] = {"trainer": trainer, "loop": self.loop}

@@ -74,7 +74,7 @@ class Source:
             owned = former.get("owned", kept.NOTHING)
             later = kept.holds(self.owner, owned["counters"])
             kept.put_back(self.owner, owned, anew=False)
-            self.rng, self.owned = capture(), kept.changes(self.owner, False, self.first)
+            self.rng, self.owned = capture(), owned if former else kept.changes(self.owner, False, self.first)
             self.raw = self.given if self.owner is None else method(self.owner, self.hook)()
         self.loaded_epoch = epoch
         argument = self.argument if self.owner is None else f"{type(self.owner).__name__}.{self.hook}"

@@ -199,11 +199,10 @@ class TrainLoop:
         epoch = self.progress.epoch + (self.progress.point == EPOCH_ENDED)
         renews = source.former is not None and source.due(trainer.reload_dataloaders_every_n_epochs, epoch)
         if renews:  # the checkpoint is from before the loaders of this epoch were made
-            source.former = None
-            restore_random(self.resume)
+            self.again.before_loaders()
         source.load(trainer.strategy, trainer.options.use_distributed_sampler, bool(trainer.overfit_batches), epoch)
-        if renews and self.resume is not None:
-            self.resume = {**self.resume, "rng": seed.capture()}
+        if renews:
+            self.again.after_loaders()
         (self.num_batches,) = source.limits(trainer.limit_train_batches, "limit_train_batches")
         if self.num_batches == 0:
             raise MisconfigurationException(
