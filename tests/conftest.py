@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def fresh_process() -> Iterator[None]:
     torch.manual_seed(0)
     environment, rank = dict(os.environ), rank_zero_only.rank
     warned.clear()
+    if "fulmen.compat.devices" in sys.modules:  # what earlier programs imported and said tells of what years they are
+        sys.modules["fulmen.compat.devices"].SAID.clear()
+        roots = sys.modules["fulmen.compat.names"].ROOTS
+        for name in [name for name in sys.modules if name.partition(".")[0] in roots]:
+            del sys.modules[name]
     yield
     os.environ.clear()
     os.environ.update(environment)
