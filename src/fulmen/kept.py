@@ -166,10 +166,10 @@ def put_parts_back(parts: dict[str, Any], states: dict[str, Any], own: Any = "",
             put_back(parts[path], states[path], anew)
 
 
-def watch(*parts: Any, again: bool = True) -> None:
+def watch(*parts: Any, again: bool = True, asked: bool = True) -> None:
     """Note the attributes of objects before the run: those that the run does not change are the user's.
 
-    What is large by then is data, and left alone. Without `again` what was noted before stands.
+    What is large by then is data, and left alone. Without `again` what was noted before stands; `asked`: see `changes`.
     """
     for gone in [number for number, noted in _first.items() if noted.of() is None]:
         del _first[gone]
@@ -180,7 +180,7 @@ def watch(*parts: Any, again: bool = True) -> None:
                 "begins it anew. A second loader can be given to fit beside the first one: fit(model, [loader, other])."
             )
         if not isinstance(part, (DataLoader, Stateless)) and (again or _noted(part) is None):
-            _first[id(part)] = note(part)
+            _first[id(part)] = note(part, asked)
 
 
 def watch_since(part: Any, noted: Noted | None) -> None:
@@ -188,12 +188,12 @@ def watch_since(part: Any, noted: Noted | None) -> None:
         _first[id(part)] = noted
 
 
-def note(part: Any) -> Noted:
+def note(part: Any, asked: bool = True) -> Noted:
     now = attributes(part)
     values = {name: plain(value, Stamp, NOTED) for name, value in now.items()}
     objects = {n: v for n, v in now.items() if values[n] is not NOT_PLAIN and hasattr(v, "__setitem__")}
     objects = {n: ref(v) if isinstance(v, torch.Tensor) else lambda v=v: v for n, v in objects.items()}
-    values[STATE] = _stamps(part) if isinstance(part, torch.nn.Module) else NOT_PLAIN
+    values[STATE] = _stamps(part) if asked and isinstance(part, torch.nn.Module) else NOT_PLAIN
     of = ref(part) if type(part).__weakrefoffset__ else lambda: part
     return Noted(of, values, objects)
 

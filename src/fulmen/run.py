@@ -321,9 +321,8 @@ class Run(Readout):
                             "values; rename one, or save it with save_hyperparameters(logger=False)."
                         )
                     merged[name] = value
-        for logger in self.loggers:
-            if merged:
-                logger.log_hyperparams(merged)
+        for logger in self.loggers if merged else ():
+            logger.log_hyperparams(merged)
 
     def _end(self) -> None:
         self.strategy.teardown()
@@ -337,11 +336,12 @@ class Run(Readout):
     def _sanity_check(self) -> None:
         """A few validation batches before training, so that mistakes show early; leaves no trace."""
         loop, source = self.evaluation, self.sources["val"]
-        assert loop is not None
-        assert self.train_loop is not None
-        under_way = self.progress.batches or self.train_loop.resume is not None
-        self.train_loop.again.before_check(bool(under_way))
-        if not self.num_sanity_val_steps or not loop.enabled or not source.exists or under_way:
+        assert loop is not None and self.train_loop is not None
+        under_way = bool(self.progress.batches or self.train_loop.resume is not None)
+        if not under_way and not (self.num_sanity_val_steps and loop.enabled and source.exists):
+            return
+        self.train_loop.again.before_check(under_way)
+        if under_way:
             return
         self.state.stage = RunningStage.SANITY_CHECKING
         loop.sanity = True

@@ -81,7 +81,8 @@ class Again:
 
     def note(self) -> None:
         """From here on, what changes is the run's."""
-        kept.watch(*self.owners().values(), *self.objects().values())
+        kept.watch(*self.owners().values(), asked=False)
+        kept.watch(*self.objects().values())
         for source in (self.loop.source, self.loop.validation.source):
             kept.watch_since(source.owner, source.first)  # what it changed as it made loaders, it may not make again
 
@@ -107,8 +108,8 @@ class Again:
 
     def put_own_back(self, own: Any = None) -> None:
         """Not for fit(ckpt_path=PATH): what that begins with is the program's."""
-        if self.loop.same_run:
-            own = self.state.get("own", {}) if own is None else own
+        own = self.state.get("own", {}) if own is None else own
+        if self.loop.same_run and (own or self.state):
             kept.put_parts_back(self.owners(), own, anew=False)
             kept.put_parts_back(self.objects(), own, anew=False)
             for name, module in self.trainer.lightning_module.named_modules() if "evaluating" in self.state else ():
