@@ -213,7 +213,7 @@ class Run(Readout):
             self.should_stop = True
         self.strategy.barrier()
         with torch.autograd.set_detect_anomaly(True) if self.options.detect_anomaly else nullcontext():
-            self._sanity_check()
+            self._sanity_check(self.train_loop)
             torch.set_grad_enabled(True)
             try:
                 self.train_loop.run()
@@ -333,14 +333,14 @@ class Run(Readout):
         for logger in self.loggers:
             logger.finalize("success")
 
-    def _sanity_check(self) -> None:
+    def _sanity_check(self, training: TrainLoop) -> None:
         """A few validation batches before training, so that mistakes show early; leaves no trace."""
         loop, source = self.evaluation, self.sources["val"]
-        assert loop is not None and self.train_loop is not None
-        under_way = bool(self.progress.batches or self.train_loop.resume is not None)
+        assert loop is not None
+        under_way = bool(self.progress.batches or training.resume is not None)
         if not under_way and not (self.num_sanity_val_steps and loop.enabled and source.exists):
             return
-        self.train_loop.again.before_check(under_way)
+        training.again.before_check(under_way)
         if under_way:
             return
         self.state.stage = RunningStage.SANITY_CHECKING
@@ -352,7 +352,7 @@ class Run(Readout):
             for hook in self.hooks.on_sanity_check_end:
                 hook()
         self.logs.forget()
-        self.train_loop.again.after_check()
+        training.again.after_check()
         loop.sanity, loop.done = False, [0] * len(loop.done)
         self.state.stage = RunningStage.TRAINING
 
