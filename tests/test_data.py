@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from small import Net, Numbers, make_trainer
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -365,3 +366,56 @@ def test_the_trainer_tells_the_samplers_the_epoch():
     sampler = DistributedSampler(range(8), num_replicas=2, rank=0)
     fitted(DataLoader(range(8), sampler=sampler), max_epochs=3)
     assert sampler.epoch == 2
+
+
+# ---- what ends before its length says
+
+
+class Broken(Numbers):
+    def __getitem__(self, index):
+        if index == 3:
+            raise StopIteration
+        return super().__getitem__(index)
+
+
+class Boasting(Sampler):
+    def __len__(self):
+        return 10
+
+    def __iter__(self):
+        return iter(range(4))
+
+
+class Lists:
+    def __len__(self):
+        return 5
+
+    def __iter__(self):
+        return iter([[0, 1], [2, 3]])
+
+
+class Longer(DataLoader):
+    def __len__(self):
+        return 7
+
+
+def test_a_dataset_that_raises_stop_iteration_is_named():
+    data = Broken(8)
+    with pytest.raises(RuntimeError, match=r"ended after 1 of its 4 batches .* Broken, line \d+ to \d+, raised"):
+        make_trainer().fit(Net(), DataLoader(data, batch_size=2))
+
+
+@pytest.mark.parametrize("kind", ["sampler", "batch_sampler", "loader"])
+def test_a_length_of_the_users_own_that_is_too_high_ends_an_epoch_early(kind):
+    data = Numbers(10)
+    loader = {
+        "sampler": lambda: DataLoader(data, batch_size=2, sampler=Boasting()),
+        "batch_sampler": lambda: DataLoader(data, batch_sampler=Lists()),
+        "loader": lambda: Longer(Numbers(4), batch_size=2),
+    }[kind]()
+    trainer = make_trainer(max_epochs=2)
+
+    with pytest.warns(UserWarning, match=r"ended after 2 of its \d batches: its __len__, or its sampler's, is"):
+        trainer.fit(Net(), loader)
+
+    assert (trainer.current_epoch, trainer.global_step) == (2, 4)

@@ -116,13 +116,13 @@ class Fetch:
     def ended_early(self) -> None:
         """The loader promised more batches than it gave."""
         message = f"The dataloader ended after {self.count} of its {self.total} batches"
-        if skips(self.loader):
+        if skips(self.loader) and _is_torchs(self.loader):
             raise RuntimeError(
                 f"{message} (batch {self.count}): the __getitem__ of {type(self.loader.dataset).__name__}, line "
-                f"{_line(self.loader.dataset)}, or its sampler raised StopIteration, which ends a loop silently. "
+                f"{_line(self.loader.dataset)}, raised StopIteration, which ends a loop silently. "
                 "Raise IndexError or ValueError there."
             )
-        warn_once(f"{message}: its __len__ is too high.")
+        warn_once(f"{message}: its __len__, or its sampler's, is too high, or its dataset raised StopIteration.")
 
     def _ahead(self, iterator: Iterator[Any]) -> Iterator[Any]:
         if self.count >= self.total:
@@ -140,6 +140,14 @@ class Fetch:
     def _remember(self) -> None:
         state = self.loader.state_dict() if hasattr(self.loader, "state_dict") else None
         self.ahead = self.place.state_dict(self.count), seed.snapshot(), state
+
+
+def _is_torchs(loader: Any) -> bool:
+    """Whether its length is sure to be right."""
+    lists = loader.batch_sampler
+    while hasattr(lists, "inner"):
+        lists = lists.inner
+    return all(type(part).__module__.startswith("torch.") for part in (loader, lists, getattr(lists, "sampler", lists)))
 
 
 def _line(dataset: Any) -> str:
