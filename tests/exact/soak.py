@@ -49,7 +49,7 @@ def main(kills: int, folder: str, seed: int) -> None:
     while True:
         pid, begun = child(), time.monotonic()
         before = traced()
-        ahead = reached() > 2 * STEPS * done / (kills + 1)  # so that it is not over before the last kill
+        ahead = reached() > 1.5 * STEPS * done / (kills + 1)  # so that it is not over before the last kill
         wait_s = draw.uniform(0.0, 0.02 if ahead else 0.4)
         while time.monotonic() - begun < 5.0 and done < kills and traced() == before:  # until it trains
             if os.waitpid(pid, os.WNOHANG)[0]:
