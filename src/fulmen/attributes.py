@@ -148,7 +148,8 @@ class _Plain(Packer):
             size = len(value) if kind is bytes else size
             if size is not None and self.tensor is Stamp and NOTED < size // 64 <= MOST:
                 return Digest(value)
-            self._takes(size // 64 if size is not None else len(value) if hasattr(kind, "__len__") else 0)
+            counted = kind.__module__ in ("builtins", "collections") and hasattr(kind, "__len__")  # others may run on
+            self._takes(size // 64 if size is not None else len(value) if counted else 0)
         return super().__call__(value, *path)
 
     def _takes(self, number: int) -> None:
