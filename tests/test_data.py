@@ -22,6 +22,7 @@ import fulmen as L
 from fulmen.combined import CombinedLoader
 from fulmen.data import (
     check_loader,
+    distributed,
     is_shuffled,
     limit,
     loader_length,
@@ -399,18 +400,29 @@ class Longer(DataLoader):
         return 7
 
 
-def test_a_dataset_that_raises_stop_iteration_is_named():
+def shared(loader: DataLoader) -> DataLoader:
+    return distributed(loader, {"num_replicas": 1, "rank": 0}, training=False)
+
+
+@pytest.mark.parametrize("kind", ["plain", "lists", "shared"])
+def test_a_dataset_that_raises_stop_iteration_is_named(kind):
     data = Broken(8)
+    loader = {
+        "plain": lambda: DataLoader(data, batch_size=2),
+        "lists": lambda: DataLoader(data, batch_sampler=[[0, 1], [2, 3], [4, 5], [6, 7]]),
+        "shared": lambda: shared(DataLoader(data, batch_size=2)),
+    }[kind]()
     with pytest.raises(RuntimeError, match=r"ended after 1 of its 4 batches .* Broken, line \d+ to \d+, raised"):
-        make_trainer().fit(Net(), DataLoader(data, batch_size=2))
+        make_trainer().fit(Net(), loader)
 
 
-@pytest.mark.parametrize("kind", ["sampler", "batch_sampler", "loader"])
+@pytest.mark.parametrize("kind", ["sampler", "batch_sampler", "shared", "loader"])
 def test_a_length_of_the_users_own_that_is_too_high_ends_an_epoch_early(kind):
     data = Numbers(10)
     loader = {
         "sampler": lambda: DataLoader(data, batch_size=2, sampler=Boasting()),
         "batch_sampler": lambda: DataLoader(data, batch_sampler=Lists()),
+        "shared": lambda: shared(DataLoader(data, batch_sampler=Lists())),
         "loader": lambda: Longer(Numbers(4), batch_size=2),
     }[kind]()
     trainer = make_trainer(max_epochs=2)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import random
+
 import pytest
 import torch
+from small import Net, make_trainer, numbers
 
 from fulmen import kept
+
+DRAWING = random.Random(1)
+"""Among the globals of this file, so it is looked after for what is made here."""
 
 
 class Growing:
@@ -45,3 +52,32 @@ def test_nothing_of_the_users_own_is_asked_for_its_length():
     kept.watch(part)
     part.count = 1
     assert kept.changes(part)["counters"] == {"count": 1}
+
+
+class Slotted:
+    """Nothing can refer to it weakly."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Counting(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slotted = Slotted()
+
+    def training_step(self, batch, batch_idx):
+        self.slotted.count += DRAWING.randint(0, 9)
+        return super().training_step(batch, batch_idx)
+
+
+def test_nothing_of_runs_that_are_over_is_held():
+    counts = []
+    for _ in range(3):
+        make_trainer().fit(Counting(), numbers())
+        gc.collect()
+        counts.append((sum(type(thing) is Slotted for thing in gc.get_objects()), len(kept._first)))
+    assert counts[0] == counts[2]
+    assert counts[2][0] <= 1

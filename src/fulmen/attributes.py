@@ -192,7 +192,7 @@ def _bytes(tensor: torch.Tensor) -> Any:
     return tensor.dtype, tensor.shape, tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def packed(value: Any) -> Any:
+def generator_state(value: Any) -> Any:
     """The state of a random generator as plain data; None for anything else."""
     if isinstance(value, torch.Generator):
         return value.get_state()
@@ -204,7 +204,7 @@ def packed(value: Any) -> Any:
     return value.get_state(False) if numpy is not None and isinstance(value, numpy.random.RandomState) else None
 
 
-def unpack_generator(generator: Any, state: Any) -> None:
+def set_generator_state(generator: Any, state: Any) -> None:
     if isinstance(generator, random.Random):
         generator.setstate(state)
     elif hasattr(generator, "bit_generator"):
@@ -216,7 +216,7 @@ def unpack_generator(generator: Any, state: Any) -> None:
 def draw_anew(part: Any, text: str) -> None:
     """Let the random generators that a part keeps begin from a seed made of `text`."""
     for name, value in attributes(part).items():
-        if packed(value) is not None:
+        if generator_state(value) is not None:
             number = int.from_bytes(sha256(f"{text} {name}".encode()).digest()[:4], "little")
             if isinstance(value, torch.Generator):
                 value.manual_seed(number)

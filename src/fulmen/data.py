@@ -120,6 +120,14 @@ def _sampler(loader: DataLoader[Any]) -> Any:
     return getattr(loader.batch_sampler, "sampler", loader.sampler)
 
 
+def is_known(loader: DataLoader[Any]) -> bool:
+    """Whether the order of its samples is made by torch or here alone: drawn at once, and as long as it says."""
+    part = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    while part is not None and type(part).__module__.startswith(("torch.", "fulmen.", "builtins")):
+        part = getattr(part, "inner", getattr(part, "sampler", None))
+    return part is None
+
+
 def is_shuffled(loader: Any) -> bool:
     """Whether the order of samples is known to be another one in each epoch."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):

@@ -21,12 +21,12 @@ from fulmen.attributes import (
     Stamp,
     assign,
     attributes,
+    generator_state,
     keeps_any,
-    packed,
     plain,
     refilled,
     same,
-    unpack_generator,
+    set_generator_state,
 )
 from fulmen.checkpoint.packing import unpack
 from fulmen.warn import warn_once
@@ -82,7 +82,7 @@ def generators(parts: Iterable[Any]) -> dict[str, Any]:
     held = {
         (file, name): value for file in made if _is_of_program(file) for name, value in vars(sys.modules[file]).items()
     }
-    drawn = {f"{file}.{name}": value for (file, name), value in held.items() if packed(value) is not None}
+    drawn = {f"{file}.{name}": value for (file, name), value in held.items() if generator_state(value) is not None}
     return {GLOBAL: SimpleNamespace(**drawn)} if drawn else {}
 
 
@@ -166,6 +166,12 @@ def put_parts_back(parts: dict[str, Any], states: dict[str, Any], own: Any = "",
             put_back(parts[path], states[path], anew)
 
 
+def forget() -> None:
+    """Of objects that no weak reference can be made to, what was noted in an earlier run would keep them alive."""
+    for number in [number for number, noted in _first.items() if not isinstance(noted.of, ref)]:
+        del _first[number]
+
+
 def watch(*parts: Any, again: bool = True, asked: bool = True) -> None:
     """Note the attributes of objects before the run: those that the run does not change are the user's.
 
@@ -217,7 +223,7 @@ def changes(part: Any, asked: bool = True, since: Noted | None = None) -> dict[s
             if first is not NEW and isinstance(value, (list, dict, torch.Tensor)):
                 warn_once(f"Checkpoints leave out {type(part).__name__}.{name}: it is too large, or not plain data.")
             values[name] = NOT_PLAIN  # not tried again
-    generators = {name: state for name, value in now.items() if (state := packed(value)) is not None}
+    generators = {name: state for name, value in now.items() if (state := generator_state(value)) is not None}
     objects = {} if noted is None else noted.objects
     in_place = [name for name in counters if name in objects and now[name] is objects[name]()]
     return {"rng": generators, "counters": counters, "in_place": in_place}
@@ -231,7 +237,7 @@ def put_back(part: Any, state: dict[str, Any], anew: bool) -> None:
         return
     now, noted = attributes(part), _noted(part)
     for name in now.keys() & state["rng"].keys():
-        unpack_generator(now[name], state["rng"][name])
+        set_generator_state(now[name], state["rng"][name])
     in_place, counters = state.get("in_place", ()), state["counters"]
     for name, held in {**(noted.values if noted and anew else {}), **counters}.items():
         copy = NOT_PLAIN if held is NOT_PLAIN else plain(held)  # none of a stamp

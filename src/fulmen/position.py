@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from fulmen import seed
 from fulmen.attributes import NOT_PLAIN, draw_anew, plain
 from fulmen.checkpoint.packing import unpack
-from fulmen.data import with_batch_sampler
+from fulmen.data import is_known, with_batch_sampler
 from fulmen.kept import GLOBAL, Stateless, changes, drawing_parts, has_state, moving_parts, put_back, put_parts_back
 from fulmen.warn import rank_zero_warn
 
@@ -178,10 +178,8 @@ def numbered(loader: Any) -> Any:
 
 
 def _ahead(loader: Any) -> int:
-    """How many lists may be drawn before they are used; 0 where they are all drawn at once, as by torch's samplers."""
-    lists = _lists(loader)
-    known = all(type(each).__module__.startswith("torch.") for each in (lists, getattr(lists, "sampler", lists)))
-    return 0 if known else loader.num_workers * (loader.prefetch_factor or 2) + 2
+    """How many lists may be drawn before they are used; 0 where that changes nothing."""
+    return 0 if is_known(loader) else loader.num_workers * (loader.prefetch_factor or 2) + 2
 
 
 class Lists(Stateless):

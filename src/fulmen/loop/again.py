@@ -26,7 +26,8 @@ class Again:
         self.in_sanity: dict[str, Any] = {}  # what the check before the run changed of the user's objects
         self.state: dict[str, Any] = {}  # of a checkpoint, what `state_dict` and `own_state` gave
         self.logs: Callable[[], None] | None = None  # puts logged values back
-        self.training: Callable[[], None] | None = None  # and weights and optimizers, if they were changed
+        self.training: Callable[[], None] | None = None  # and weights and optimizers
+        kept.forget()
         for source in (loop.source, loop.validation.source):
             source.first = None if source.owner is None else kept.note(source.owner)
 
@@ -60,7 +61,7 @@ class Again:
         self.training = None  # and with it the checkpoint
 
     def before_loaders(self) -> None:
-        """Whoever makes them anew has what it had by then."""
+        """Whoever makes them anew has what it had by then; the trainer and the loop make none."""
         self.loop.source.former = None
         self.put_own_back({n: held for n, held in self.state.get("own", {}).items() if n not in ("trainer", "loop")})
         restore_random(self.loop.resume)

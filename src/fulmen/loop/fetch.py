@@ -12,6 +12,7 @@ from typing import Any
 
 from fulmen import seed
 from fulmen.combined import CombinedLoader, CombinedPass
+from fulmen.data import is_known
 from fulmen.loop.unprofiled import batches
 from fulmen.position import Pass, skips
 from fulmen.warn import warn_once
@@ -116,7 +117,7 @@ class Fetch:
     def ended_early(self) -> None:
         """The loader promised more batches than it gave."""
         message = f"The dataloader ended after {self.count} of its {self.total} batches"
-        if skips(self.loader) and _is_torchs(self.loader):
+        if skips(self.loader) and type(self.loader).__module__.startswith("torch.") and is_known(self.loader):
             raise RuntimeError(
                 f"{message} (batch {self.count}): the __getitem__ of {type(self.loader.dataset).__name__}, line "
                 f"{_line(self.loader.dataset)}, raised StopIteration, which ends a loop silently. "
@@ -140,14 +141,6 @@ class Fetch:
     def _remember(self) -> None:
         state = self.loader.state_dict() if hasattr(self.loader, "state_dict") else None
         self.ahead = self.place.state_dict(self.count), seed.snapshot(), state
-
-
-def _is_torchs(loader: Any) -> bool:
-    """Whether its length is sure to be right."""
-    lists = loader.batch_sampler
-    while hasattr(lists, "inner"):
-        lists = lists.inner
-    return all(type(part).__module__.startswith("torch.") for part in (loader, lists, getattr(lists, "sampler", lists)))
 
 
 def _line(dataset: Any) -> str:
