@@ -14,7 +14,7 @@ from zlib import crc32
 
 import torch
 
-from fulmen.checkpoint.packing import MARK, Packer, find_record
+from fulmen.checkpoint.packing import MARK, Packer, find_record, unpack
 
 GRAD, NOT_PLAIN, OF_MODULES = ".requires_grad", object(), frozenset(vars(torch.nn.Module()))
 OF_OPTIMIZERS = ("state", "param_groups", "defaults")
@@ -171,6 +171,12 @@ def plain(value: Any, tensor: Any = None, most: int = MOST) -> Any:
     with suppress(TypeError, RuntimeError):
         return _Plain(tensor or _cloned, most)(base(value) if base is not None and is_own else value)
     return NOT_PLAIN
+
+
+def copied(state: Any) -> Any:
+    """A copy of what a state_dict gave, which may go on changing; itself where it is too large, or not plain data."""
+    copy = plain(state)
+    return state if copy is NOT_PLAIN else unpack(copy, False, "")
 
 
 def _cloned(tensor: torch.Tensor) -> Any:

@@ -21,6 +21,7 @@ from fulmen.attributes import (
     Stamp,
     assign,
     attributes,
+    copied,
     generator_state,
     keeps_any,
     plain,
@@ -209,7 +210,7 @@ def changes(part: Any, asked: bool = True, since: Noted | None = None) -> dict[s
     noted = since or _noted(part)
     if asked and has_state(part) and not isinstance(part, (DataLoader, Stateless)):
         still = noted is not None and isinstance(part, torch.nn.Module) and noted.values[STATE] == _stamps(part)
-        return {} if still else {"own": part.state_dict()}
+        return {} if still else {"own": copied(part.state_dict())}
     now = {} if isinstance(part, Stateless) else attributes(part)
     counters: dict[str, Any] = {}
     values = {} if noted is None else noted.values

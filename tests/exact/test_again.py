@@ -132,6 +132,41 @@ class Collates:
         return number, x + self.seen / 100
 
 
+class Counter:
+    """Gives out what it goes on changing."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Any] = {"batches": []}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.held
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.held = state
+
+
+class Counts(L.Callback, Counter):
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.held["batches"].append(batch_idx)
+        pl_module.log("counted", float(len(self.held["batches"])), reduce_fx="max")
+
+
+class CountsToo(Net):
+    def __init__(self, kill: Any) -> None:
+        super().__init__(kill)
+        self.counter = Counter()
+        self.register_buffer("bank", torch.zeros(0))
+        self.register_buffer("validated", torch.zeros(()))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.bank, self.validated = torch.cat([self.bank, batch[1].sum()[None]])[-7:], self.validated + 1
+        self.counter.held["batches"].append(batch_idx)
+        self.log("total", self.bank.sum() + self.validated + len(self.counter.held["batches"]), reduce_fx="max")
+
+
 SITUATIONS = {
     "hooks once": kept(HooksOnce, max_epochs=4),
     "grows": kept(Grows, val_check_interval=3),
@@ -145,6 +180,11 @@ ALL.update(SITUATIONS)
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_what_a_start_does_once_more_is_undone(name, tmp_path, monkeypatch):
     check(monkeypatch, tmp_path, name, [[("train", 9), ("val", 12)], [("train", 3), ("train", 6)]], every=2)
+
+
+def test_a_validation_that_is_asked_to_end_counts_once(tmp_path, monkeypatch):
+    ALL["counts"] = kept(CountsToo, callbacks=lambda: [Counts()], val_check_interval=3)
+    check(monkeypatch, tmp_path, "counts", [[("asked in val", 3), ("val", 6)], [("asked in val", 12)]], every=2)
 
 
 def test_a_start_that_was_killed_before_it_began_leaves_no_folder_behind(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from fulmen.attributes import MOST, copied, same
+from fulmen.callbacks.base import Checkpoint
 from fulmen.checkpoint import files, find, hparams, layout
 from fulmen.errors import CheckpointError, MisconfigurationException
 from fulmen.kept import load_optimizer
@@ -40,7 +42,7 @@ def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
         "fulmen": {"version": files.FORMAT, "weights_only": weights_only},
     }
     if not weights_only:
-        checkpoint["callbacks"] = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}
+        checkpoint["callbacks"] = {c.state_key: state for c in trainer.callbacks if (state := _own(trainer, c))}
         checkpoint["optimizer_states"] = [o.state_dict() for o in trainer.optimizers]
         checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
         precision = trainer.precision_plugin.state_dict()
@@ -51,7 +53,7 @@ def gather(trainer: Trainer, weights_only: bool) -> dict[str, Any]:
         if owner is not None:
             hparams.store(checkpoint, owner)
     if datamodule is not None:
-        state = datamodule.state_dict()
+        state = _own(trainer, datamodule)
         if state:
             checkpoint[type(datamodule).__qualname__] = state
     if not weights_only:
@@ -77,20 +79,33 @@ def _exact(trainer: Trainer) -> dict[str, Any]:
     """What lets a run go on bit for bit, of every rank."""
     module, loop = trainer.lightning_module, trainer.train_loop
     names = {id(metric): name for name, metric in _metrics(trainer).items()}
-    validating = loop is not None and loop.before is not None
+    held = {} if loop is None else loop.held_before
     own: dict[str, Any] = {"logs": trainer.logs.state(names)} if trainer.state.fn == "fit" else {}
     own["groups"] = _added_groups(trainer)
-    own["metrics"] = loop.metrics_before if loop is not None and validating else metric_states(trainer)
+    own["metrics"] = held["metrics"] if held else metric_states(trainer)
     if loop is not None:
         own["loop"] = loop_state(loop)
         if keeps_gradients(loop):
             own["gradients"] = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
     loggers = None if loop is None else loop.loggers_before
     loggers = logger_states(trainer) if loggers is None else loggers
-    if trainer.world_size == 1:
-        return {"ranks": [own], "loggers": loggers}
-    own["buffers"] = _own_buffers(trainer)
+    buffers = dict(module.named_buffers())
+    moved = {n: b for n, b in held.get("buffers", {}).items() if n in buffers and not same(b, buffers[n])}
+    own["buffers"] = (_own_buffers(trainer) if trainer.world_size > 1 else {}) | moved
     return {"ranks": trainer.strategy.gather_object(own), "loggers": loggers}
+
+
+def before_validation(trainer: Trainer) -> dict[str, Any]:
+    """Copies of what it may move: a checkpoint within it holds what was before, for it is run again."""
+    parts = [*(c for c in trainer.callbacks if not isinstance(c, Checkpoint)), trainer.datamodule]
+    states = {id(part): copied(part.state_dict()) for part in parts if part is not None}
+    buffers = {n: b.clone() for n, b in trainer.lightning_module.named_buffers() if b.numel() <= 16 * MOST}
+    return {"metrics": metric_states(trainer), "states": states, "buffers": buffers}
+
+
+def _own(trainer: Trainer, part: Any) -> dict[str, Any]:
+    held = {} if trainer.train_loop is None else trainer.train_loop.held_before.get("states", {})
+    return held[id(part)] if id(part) in held else part.state_dict()
 
 
 def _added_groups(trainer: Trainer) -> list[list[list[str]]]:
@@ -243,16 +258,22 @@ def _groups_to_add(checkpoint: dict[str, Any], index: int, count: int) -> list[l
 def _restore_changed(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> None:
     """After hooks that come once more when a run goes on: what they do was done when the checkpoint was made."""
     module = trainer.lightning_module
+    _resize_buffers(module, checkpoint["state_dict"])
     hparams.load_weights(module, checkpoint["state_dict"], module.strict_loading, str(path))
+    _restore_buffers(module, _of_rank(trainer, checkpoint["fulmen"]).get("buffers", {}))
     _restore_optimizers(trainer, checkpoint, path)
     _restore_schedulers(trainer, checkpoint)
 
 
+def _of_rank(trainer: Trainer, own: dict[str, Any]) -> dict[str, Any]:
+    ranks = own.get("ranks") or [{}]
+    return ranks[trainer.global_rank if trainer.global_rank < len(ranks) else 0]
+
+
 def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
-    loop, ranks = trainer.train_loop, own.get("ranks") or []
-    if loop is None or not ranks:
+    loop, state = trainer.train_loop, _of_rank(trainer, own)
+    if loop is None or not state:
         return
-    state = ranks[trainer.global_rank] if trainer.global_rank < len(ranks) else ranks[0]
     if "loop" in state:
         take_over(loop, state["loop"])
     if loop.max_epochs != -1 and loop.progress.epoch > loop.max_epochs and not loop.same_run:
@@ -269,15 +290,19 @@ def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
     for name, values in state.get("metrics", {}).items():
         if name in metrics:
             _load_metric(metrics[name], values)
-    _restore_tensors(trainer.lightning_module, state)
-
-
-def _restore_tensors(module: torch.nn.Module, state: dict[str, Any]) -> None:
-    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    module = trainer.lightning_module
+    parameters = dict(module.named_parameters())
     for name in parameters.keys() & state.get("gradients", {}).keys():
         parameters[name].grad = state["gradients"][name].to(parameters[name].device)
-    for name in buffers.keys() & state.get("buffers", {}).keys():
-        buffers[name].copy_(state["buffers"][name])
+    _restore_buffers(module, state.get("buffers", {}))
+
+
+def _restore_buffers(module: torch.nn.Module, held: dict[str, Tensor]) -> None:
+    """Those that are not as in the checkpoint's weights: each rank has its own, and validation moves some."""
+    _resize_buffers(module, held)
+    for name, buffer in module.named_buffers():
+        if name in held:
+            buffer.copy_(held[name])
 
 
 def _grow(module: torch.nn.Module, name: str) -> None:

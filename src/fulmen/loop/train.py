@@ -72,7 +72,7 @@ class TrainLoop:
         self.resume: dict[str, Any] | None = None  # what a checkpoint held, until the loop stands where it was taken
         self.again = Again(self)  # what that checkpoint held that the hooks of a start may change
         self.before: dict[str, Any] | None = None  # while validation runs: what it moves until it is over
-        self.metrics_before: dict[str, Any] = {}
+        self.held_before: dict[str, Any] = {}
         self.norms_before: list[torch.Tensor] = []
         self.loggers_before: list[dict[str, Any]] | None = None
 
@@ -425,10 +425,10 @@ class TrainLoop:
         if self.step.stepping:
             self.zero_grad()
         trainer.state.stage = RunningStage.VALIDATING
-        self.before, self.metrics_before = moved_by_validation(self), state.metric_states(trainer)
+        self.before, self.held_before = moved_by_validation(self), state.before_validation(trainer)
         self.norms_before = norms(self)
         self.validation.run_epoch()
-        self.before = self.loggers_before = None
+        self.before, self.held_before, self.loggers_before = None, {}, None
         progress.validations += 1
         progress.point = VALIDATED
         self.validation.end()
