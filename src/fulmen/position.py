@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from fulmen import seed
 from fulmen.attributes import NOT_PLAIN, draw_anew, plain
 from fulmen.checkpoint.packing import unpack
-from fulmen.data import is_known, with_batch_sampler
+from fulmen.data import changed, is_known, with_batch_sampler
 from fulmen.kept import GLOBAL, Stateless, changes, drawing_parts, has_state, moving_parts, put_back, put_parts_back
 from fulmen.warn import rank_zero_warn
 
@@ -173,7 +173,7 @@ def numbered(loader: Any) -> Any:
     new = with_batch_sampler(loader, Lists(_lists(loader), for_workers=True, ahead=_ahead(loader)))
     drawing = drawing_parts(loader.collate_fn)
     if drawing:
-        new.__dict__["worker_init_fn"] = WorkerStart(loader.worker_init_fn, drawing)
+        return changed(new, worker_init_fn=WorkerStart(loader.worker_init_fn, drawing))
     return new
 
 
