@@ -17,6 +17,7 @@ import fulmen as L
 from fulmen.callbacks import ModelCheckpoint
 from fulmen.checkpoint import files, places
 from fulmen.errors import MissingCheckpoint, TornCheckpoint
+from fulmen.loggers import CSVLogger
 
 STATE = {"global_step": 3, "state_dict": {"w": torch.arange(500.0)}, "fulmen": {"version": 1}}
 MEMORY = "memory://bucket/c"
@@ -90,6 +91,32 @@ def test_a_run_saves_there_keeps_the_newest_and_goes_on_from_there(place, is_asy
     fit(ckpt_path="last", **options)
     assert stored(folder) == ["last.ckpt", "step=12.ckpt"]
     assert files.read(f"{folder}/last.ckpt")["global_step"] == 12
+
+
+class Falls(L.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 7:
+            raise ZeroDivisionError
+
+
+def test_a_run_whose_whole_folder_is_there_goes_on_in_it():
+    root = "memory://runs/digits"
+    options = {**QUIET, "max_epochs": 3, "default_root_dir": root, "resume": "auto", "log_every_n_steps": 1}
+
+    def train(*callbacks: L.Callback) -> L.Trainer:
+        saves = ModelCheckpoint(every_n_train_steps=3, filename="{step}")
+        options.update(enable_checkpointing=True, logger=CSVLogger(root), callbacks=[saves, *callbacks])
+        trainer = L.Trainer(**options)
+        trainer.fit(Scored([1.0] * 9, train=True))
+        return trainer
+
+    with pytest.raises(ZeroDivisionError):
+        train(Falls())
+    trainer = train()
+    assert trainer.log_dir == f"{root}/lightning_logs/version_0"
+    assert stored(f"{root}/lightning_logs") == ["version_0"]
+    rows = places.read(f"{trainer.log_dir}/metrics.csv").decode().splitlines()
+    assert [row.split(",")[0] for row in rows if "1.0" in row] == ["0", "1", "2"]
 
 
 def test_an_upload_that_breaks_is_not_seen_and_is_told():

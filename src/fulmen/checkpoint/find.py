@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -147,22 +146,22 @@ def _folders(trainer: Trainer) -> list[str]:
     """Where ModelCheckpoint saves by default, the latest version first."""
     root, logger = trainer.default_root_dir, trainer.logger
     if logger is None:
-        return [os.path.join(root, "checkpoints")]
-    base = os.path.join(str(logger.save_dir or root), str(logger.name))
+        return [places.join(root, "checkpoints")]
+    base = places.join(str(logger.save_dir or root), str(logger.name))
     counts = hasattr(logger, "_given_version")
     given = vars(logger)["_given_version"] if counts else logger.version
     if given is not None:
         return [places.join(base, given if isinstance(given, str) else f"version_{given}", "checkpoints")]
-    return [os.path.join(version, "checkpoints") for version in _versions(base, counts)]
+    return [places.join(version, "checkpoints") for version in _versions(base, counts)]
 
 
 def _versions(base: str, numbered: bool = True) -> list[str]:
     """The folders of runs, the latest first: by their numbers, or by time where each has a name."""
-    if places.is_remote(base) or not os.path.isdir(base):
-        return []
-    found = [each for each in Path(base).iterdir() if re.fullmatch(r"version_\d+" if numbered else ".+", each.name)]
-    found.sort(key=lambda each: int(each.name.rpartition("_")[2]) if numbered else each.stat().st_mtime, reverse=True)
-    return list(map(str, found))
+    known = numbered or not places.is_remote(base)  # stores do not tell a folder's time
+    names = [each for each in places.names(base) if known and re.fullmatch(r"version_\d+" if numbered else ".+", each)]
+    time = {each: os.stat(os.path.join(base, each)).st_mtime for each in names if not numbered}
+    names.sort(key=lambda each: int(each.rpartition("_")[2]) if numbered else time[each], reverse=True)
+    return [places.join(base, each) for each in names]
 
 
 def interrupted(trainer: Trainer) -> str | None:
