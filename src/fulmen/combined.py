@@ -219,6 +219,10 @@ class CombinedPass:
                 return None
         return batches
 
+    @property
+    def replays(self) -> bool:
+        return any(begun is not None and begun.replays for begun in self.passes)
+
     def state_dict(self, used: int) -> dict[str, Any]:
         pairs = zip(self.passes, self.counts, strict=True)
         passes = [None if begun is None else begun.state_dict(count) for begun, count in pairs]

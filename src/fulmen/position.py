@@ -44,6 +44,12 @@ class Pass:
         digest = sha256(bytes(states["torch"].tolist()) + salt.encode()).hexdigest()
         return {"rng": states, "seed": digest, "loader": state_of_all(self.loader)}
 
+    @property
+    def replays(self) -> bool:
+        """Whether batches that were used are made once more."""
+        loader = self.loader
+        return not (has_state(loader) or skips(loader) or has_state(getattr(loader, "dataset", None)))
+
     def note_first(self) -> None:
         """The first batch comes next, and something may have drawn numbers since the iterator was made."""
         self.begun |= {"first_rng": seed.capture(), "first": state_of_all(self.loader)["parts"]}
@@ -118,7 +124,8 @@ def _skip(iterator: Iterator[Any], loader: Any, skip: int) -> None:
             f"To go on where the run stood, the first {skip} batches of {type(loader).__name__} are loaded once more "
             "and thrown away, for it has no state_dict and load_state_dict. A DataLoader over a dataset with "
             "__getitem__, or torchdata's StatefulDataLoader, goes on at once. An order that it draws as it goes needs "
-            "a generator of its own to be the same again: the model draws from the global ones in between."
+            "a generator of its own to be the same again: the model draws from the global ones in between. What the "
+            "model takes part in making, as in rollouts, is made with its weights of now."
         )
     for _ in range(skip):
         next(iterator, None)

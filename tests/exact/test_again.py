@@ -120,6 +120,30 @@ class Plays(Net):
         return super().training_step(batch, batch_idx)
 
 
+class Rollout(IterableDataset[Any]):
+    def __init__(self, play: Any) -> None:
+        self.play = play
+
+    def __iter__(self) -> Any:
+        return self.play()
+
+
+class Rolls(Net):
+    """Plays with the weights of the moment: where it stands depends on all before."""
+
+    def __init__(self, kill: Any) -> None:
+        super().__init__(kill)
+        self.place = torch.zeros(4)
+
+    def play(self) -> Any:
+        for number in range(14):
+            self.place = torch.tanh(self.place + torch.rand(4) + self.net[3].weight.detach()[0, :4])
+            yield number, self.place
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(Rollout(self.play), batch_size=2)
+
+
 @dataclass
 class Collates:
     """Without a hash."""
@@ -172,6 +196,7 @@ SITUATIONS = {
     "grows": kept(Grows, val_check_interval=3),
     "loads anew": kept(Reloads, reload_dataloaders_every_n_epochs=1, max_epochs=4),
     "its own memory": kept(Plays),
+    "rollouts": kept(Rolls),
     "a dataclass": kept(train=lambda: DataLoader(Noisy(), batch_size=3, shuffle=True, collate_fn=Collates())),
 }
 ALL.update(SITUATIONS)

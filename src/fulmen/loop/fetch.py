@@ -11,6 +11,8 @@ from operator import itemgetter
 from typing import Any
 
 from fulmen import seed
+from fulmen.attributes import NOT_PLAIN, plain
+from fulmen.checkpoint.packing import unpack
 from fulmen.combined import CombinedLoader, CombinedPass
 from fulmen.data import is_known
 from fulmen.loop.unprofiled import batches
@@ -37,7 +39,8 @@ class Fetch:
         self.count = 0  # batches given out
         self.is_last = False
         self.place = CombinedPass(loader) if isinstance(loader, CombinedLoader) else Pass(loader)
-        self.ahead: tuple[Any, Any, Any] | None = None  # the states from before the batch that is fetched ahead
+        self.ahead: tuple[Any, Any, Any] | None = None  # the states from before the batch that is fetched ahead,
+        self.following: Any = END  # this one
         self._iterator: Iterator[Any] | None = None
 
     def start(self, salt: str = "") -> None:
@@ -47,7 +50,7 @@ class Fetch:
     def resume(self, state: dict[str, Any], skip: int) -> None:
         """Make the iterator that goes on behind the `skip` batches that were used before."""
         self.count, self.is_last = skip, skip >= self.total or state.get("is_last", False)
-        iterator = self._iterator = self.place.resume(state["place"], skip)
+        iterator = self._iterator = self.place.resume(state["place"], skip + ("following" in state))
         if self.sized:
             return
         if self.is_last:  # an iterator that was asked once more has begun anew
@@ -56,7 +59,8 @@ class Fetch:
         if state.get("ahead_rng") is not None:  # the next batch was made before the last step drew its numbers
             seed.restore(state["ahead_rng"])
         self._remember()
-        following = next(iterator, END)
+        held = "following" in state
+        following = self.following = unpack(state["following"], False, "") if held else next(iterator, END)
         self.is_last = following is END
         self._iterator = iter(()) if self.is_last else chain((following,), iterator)
 
@@ -66,6 +70,9 @@ class Fetch:
             is_last = self.ahead is not None
             return {"place": self.place.state_dict(self.count), "ahead_rng": None, "is_last": is_last}
         place, states, _ = self.ahead
+        held = plain(self.following) if self.place.replays else NOT_PLAIN
+        if held is not NOT_PLAIN:  # made anew, it might be another: the model may take part, as in rollouts
+            return {"place": self.place.state_dict(self.count + 1), "following": held}
         return {"place": place, "ahead_rng": seed.plain(states)}
 
     def loader_state(self) -> Any:
@@ -133,7 +140,7 @@ class Fetch:
         while batch is not END:
             self._remember()
             self.count += 1
-            following = END if self.count >= self.total else next(iterator, END)
+            following = self.following = END if self.count >= self.total else next(iterator, END)
             self.is_last = following is END
             yield batch if prepare is None else prepare(batch)
             batch = following
