@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from small import Net, Numbers, make_trainer
+from small import Net, Numbers, make_trainer, numbers
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -431,3 +431,25 @@ def test_a_length_of_the_users_own_that_is_too_high_ends_an_epoch_early(kind):
         trainer.fit(Net(), loader)
 
     assert (trainer.current_epoch, trainer.global_step) == (2, 4)
+
+
+def test_a_batch_of_the_users_own_is_asked_to_move_on_the_cpu_too():
+    class Doubling:
+        def __init__(self, samples):
+            self.x = torch.stack(samples)
+
+        def to(self, device):
+            self.x = self.x.to(device) * 2
+            return self
+
+    class Seeing(Net):
+        seen = ()
+
+        def training_step(self, batch, batch_idx):
+            self.seen = (*self.seen, float(batch.x[0, 0]))
+            return self(batch.x).mean()
+
+    module = Seeing()
+    make_trainer().fit(module, numbers(3, collate_fn=Doubling))
+
+    assert module.seen == (0.0, 2.0, 4.0)

@@ -407,7 +407,7 @@ class Run(Readout):
         device = self.strategy.root_device
         to_device = transfer.beside(self.strategy.to_device, device, self.sources[stage].loaders)
         if not owners and convert is None:
-            return None if device.type == "cpu" else to_device
+            return None if device.type == "cpu" and self.sources[stage].gives_tensors() else to_device
         before, move, after = (
             owners.get(n) for n in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
         )

@@ -15,6 +15,10 @@ class TrainerStatus(LightningEnum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
 
+    @property
+    def stopped(self) -> bool:
+        return self in (TrainerStatus.FINISHED, TrainerStatus.INTERRUPTED)
+
 
 class TrainerFn(LightningEnum):
     """Which of the trainer's methods the user called."""
@@ -38,6 +42,11 @@ class RunningStage(LightningEnum):
     def evaluating(self) -> bool:
         return self in (RunningStage.VALIDATING, RunningStage.TESTING, RunningStage.SANITY_CHECKING)
 
+    @property
+    def dataloader_prefix(self) -> str:
+        """As in the names of the loaders' hooks."""
+        return "val" if self in (RunningStage.VALIDATING, RunningStage.SANITY_CHECKING) else self.value
+
 
 @dataclass
 class TrainerState:
@@ -53,4 +62,4 @@ class TrainerState:
 
     @property
     def stopped(self) -> bool:
-        return self.status in (TrainerStatus.FINISHED, TrainerStatus.INTERRUPTED)
+        return self.status.stopped

@@ -76,7 +76,7 @@ class LightningEnum(str, Enum):
 
     @classmethod
     def try_from_str(cls, value: str) -> Self | None:
-        plain = str(value).lower().replace("-", "_")
+        plain = f"{value}".lower().replace("-", "_")
         return next((member for member in cls if plain in (member.name.lower(), member.value.lower())), None)
 
     def __eq__(self, other: object) -> bool:
@@ -85,8 +85,9 @@ class LightningEnum(str, Enum):
     def __hash__(self) -> int:
         return hash(self.value.lower())
 
-    def __str__(self) -> str:
-        return self.value
+    def __format__(self, spec: str) -> str:
+        """In f-strings the value, as in every Python before 3.11; str() gives the member."""
+        return format(self.value, spec)
 
 
 class GradClipAlgorithmType(LightningEnum):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import importlib
 import math
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from compat.trainers import QUIET, SMALL, has, quiet, then
 from torch.utils.data import DataLoader
 
 import fulmen as L
+from fulmen import compat
 from fulmen.callbacks import (
     EarlyStopping,
     ModelCheckpoint,
@@ -179,6 +182,23 @@ def test_loggers_write_every_n_steps(name, tmp_path):
 
     assert rows[1] == 0
     assert rows[4] >= 3
+
+
+@pytest.mark.parametrize(("imported", "batches"), [("loggers", [0, 3, 6]), ("core.datamodule", [2, 5])])
+def test_rows_are_counted_within_each_epoch_until_0_9_from_its_first_batch_on(imported, batches, tmp_path):
+    compat.install()
+    importlib.import_module(f"pytorch_lightning.{imported}")
+
+    class Logging(BoringModel):
+        def training_step(self, batch, batch_idx):
+            self.log("batch", float(batch_idx))
+            return self.step(batch)
+
+    arguments = {**QUIET, "logger": CSVLogger(tmp_path), "limit_train_batches": 7, "limit_val_batches": 0}
+    then("log_every_n_steps=3", **arguments, max_epochs=2, row_log_interval=3).fit(Logging())
+
+    rows = csv.DictReader(next(tmp_path.rglob("metrics.csv")).read_text().splitlines())
+    assert [float(row["batch"]) for row in rows] == 2 * batches
 
 
 @pytest.mark.gpu

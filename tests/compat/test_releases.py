@@ -155,7 +155,7 @@ def test_until_2_0_an_interrupted_fit_ended_well(monkeypatch):
 @pytest.mark.parametrize("arguments", ["**named", "*, stage=None", "*args, stage"])
 def test_setup_and_teardown_may_take_the_stage_by_name(arguments):
     scope = {"seen": []}
-    note = "seen.append(str(locals().get('stage') or locals()['named']['stage']))"
+    note = "seen.append(format(locals().get('stage') or locals()['named']['stage'], ''))"
     exec(
         f"def hook(self, {arguments}):\n    {note}\ndef of_all(self, trainer, pl_module, {arguments}):\n    {note}",
         scope,
@@ -166,3 +166,32 @@ def test_setup_and_teardown_may_take_the_stage_by_name(arguments):
     )
 
     assert scope["seen"] == ["fit"] * 4
+
+
+def test_hooks_that_read_the_extra_of_outputs_get_them_as_until_1_2():
+    class Nested(Callback):
+        seen = ()
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx):
+            self.seen = (*self.seen, (float(outputs[0][0].minimize), float(outputs[0][0]["extra"]["doubled"])))
+
+        def on_train_epoch_end(self, trainer, pl_module, outputs):
+            self.seen = (*self.seen, [[float(part["minimize"]) for part in batch] for batch in outputs[0]])
+
+    class Returning(Net):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            return {"loss": loss, "doubled": loss.detach() * 2}
+
+    callback = Nested()
+    make_trainer(callbacks=[callback]).fit(Returning(), numbers(2))
+
+    assert callback.seen == ((0.0, 0.0), (2.0, 4.0), [[0.0], [2.0]])
+
+
+def test_the_tuner_is_known_to_states_and_nothing_is_it():
+    imports("pytorch_lightning.trainer.states")
+    states = importlib.import_module("pytorch_lightning.trainer.states")
+
+    assert make_trainer().state.fn != states.TrainerFn.TUNING
+    assert states.RunningStage.TRAINING != states.RunningStage.TUNING

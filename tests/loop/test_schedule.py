@@ -113,6 +113,8 @@ def test_steps_and_validations(words, expected):
         ("", "TTv|"),
         ("acc=4", "tttTtTv|"),
         ("min_epochs=1", "TTTTTTv|"),
+        ("min_steps=3", "TTTTTTv|"),
+        ("min_epochs=0 min_steps=3", "TTTv|"),
         ("min_epochs=2 epochs=3", "TTTTTTv|TTTTTTv|"),
         ("min_steps=8 epochs=3", "TTTTTTv|TTv|"),
         ("min_steps=14 min_epochs=1 epochs=4", "TTTTTTv|TTTTTTv|TTv|"),

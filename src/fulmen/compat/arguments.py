@@ -123,13 +123,14 @@ class Translation:
 Rule = Callable[[Translation, str, Any], None]
 
 
-def _renamed(now: str, convert: Callable[[Any], Any] = lambda value: value, *more: str) -> Rule:
-    """The rule of an argument that has another name today."""
+def _renamed(now: str, convert: Callable[[Any], Any] = lambda value: value, *more: str, add: Any = None) -> Rule:
+    """The rule of an argument that has another name today; `add` makes a callback that does what is left of it."""
 
     def rule(translation: Translation, name: str, value: Any) -> None:
         for argument in (now, *more):
             if not translation.is_set(argument):
                 translation.new[argument] = convert(value)
+        translation.added += [add(value)] if add else []
         translation.say(name, f"{now}={convert(value)!r}")
 
     return rule
@@ -273,8 +274,8 @@ RULES: dict[str, tuple[Any, ...]] = {
     "reload_dataloaders_every_epoch": (_renamed("reload_dataloaders_every_n_epochs", int),),
     "replace_sampler_ddp": (_renamed("use_distributed_sampler"), None),
     "resume_from_checkpoint": (_callback("trainer.fit(ckpt_path=...)", then.Resume),),
-    "row_log_interval": (_renamed("log_every_n_steps"),),
-    "add_row_log_interval": (_renamed("log_every_n_steps"),),
+    "row_log_interval": (_renamed("log_every_n_steps", add=then.RowInterval),),
+    "add_row_log_interval": (_renamed("log_every_n_steps", add=then.RowInterval),),
     "show_progress_bar": (_renamed("enable_progress_bar"), None),
     "stochastic_weight_avg": (_later("weight averaging"),),
     "terminate_on_nan": (_renamed("nonfinite", lambda _: "stop"),),

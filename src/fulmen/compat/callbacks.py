@@ -89,6 +89,18 @@ class FlushLogs(Callback):
                 logger.save()
 
 
+class RowInterval(Callback):
+    """row_log_interval: rows for every n-th batch of an epoch, until 0.9 from its first on."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        count = batch_idx + (trainer.datamodule is not None or trainer.__dict__["_release"] >= (0, 9))
+        if trainer.accumulate_grad_batches == 1:  # else by steps, as today: these batches may be without one
+            trainer.train_loop.row_every = 1 if count % self.every == 0 else 2**62
+
+
 class GpuMemory(Callback):
     """log_gpu_memory: MB in use on each GPU ("all"), or the least and the most ("min_max"), for the loggers."""
 

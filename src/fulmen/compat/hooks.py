@@ -215,10 +215,16 @@ def _wanted(name: str, hook: Call, first: int, today: list[str]) -> list[str] | 
 
 def _by_name(owner: Any, name: str, hook: Call, given: tuple[str, ...], wanted: list[str]) -> Call:
     first = 2 if given[:1] == ("trainer",) else 0
+    parted = "outputs" in wanted and not said([getattr(inspect.unwrap(hook), "__code__", None)]).isdisjoint(
+        ("extra", "minimize")
+    )
 
     def call(_: Any, *arguments: Any, **named: Any) -> Any:
         values = dict(zip(given, arguments, strict=False)) | named
         values.setdefault("trainer", getattr(owner, "trainer", None))
+        if parted:
+            outputs = values["outputs"] if "outputs" in values else SOURCES["outputs"](name, values)
+            values["outputs"] = results.parted(outputs, "outputs" in given)
         extra = (values[one] if one in values else SOURCES[one](name, values) for one in wanted)
         return hook(*arguments[:first], *extra)
 
@@ -386,8 +392,14 @@ def mentions(module: Any, *names: str) -> bool:
     """Whether the code of the module's class has any of these, as a name or as the keyword of a call."""
     classes = [c for c in type(module).__mro__ if c not in LightningModule.__mro__]
     codes = [v.__code__ for c in classes for v in vars(c).values() if inspect.isfunction(v)]
-    said = {one for code in codes for part in (code.co_names, *code.co_consts) if type(part) is tuple for one in part}
-    return not said.isdisjoint(names)
+    return not said(codes).isdisjoint(names)
+
+
+def said(codes: Sequence[Any]) -> set[Any]:
+    """The names and constants of some code and what is defined in it, the keywords of its calls among them."""
+    parts = [part for code in codes if code for part in (code.co_names, code.co_consts, *code.co_consts)]
+    inner = [part for part in parts if inspect.iscode(part)]
+    return {one for part in parts if type(part) is tuple for one in part} | (said(inner) if inner else set())
 
 
 def _fill_bar(module: Any) -> None:

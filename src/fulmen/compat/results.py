@@ -111,6 +111,20 @@ class Outputs:
         return len(loop.counts)
 
 
+class Parted(dict[str, Any]):
+    """An output whose items are attributes."""
+
+    __getattr__ = dict.__getitem__
+
+
+def parted(outputs: Any, of_batch: bool) -> list[Any]:
+    """Outputs as hooks got them until 1.2: by optimizer, batch and part of it, what came with the loss as "extra"."""
+    ones = outputs if isinstance(outputs, list) else [outputs]
+    if not of_batch:
+        return [parted(batches, True) for batches in (ones if ones and isinstance(ones[0], list) else [ones])]
+    return [[Parted(one, minimize=one["loss"], extra={k: v for k, v in one.items() if k != "loss"})] for one in ones]
+
+
 def _is_plain(output: Any) -> bool:
     if isinstance(output, list):
         return all(_is_plain(part) for part in output)

@@ -7,8 +7,10 @@ from contextlib import nullcontext
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from torch.utils.data import default_collate
+
 from fulmen import data, kept, position
-from fulmen.batched import batched
+from fulmen.batched import batched, is_batched
 from fulmen.combined import CombinedLoader
 from fulmen.datamodule import LightningDataModule
 from fulmen.errors import MisconfigurationException
@@ -98,6 +100,11 @@ class Source:
 
     def _parts(self) -> list[Any]:
         return [part for loader in self.loaders for part in getattr(loader, "flattened", [loader])]
+
+    def gives_tensors(self) -> bool:
+        """Whether no batch can be, or hold, an object with a `to` of its own: torch's collating makes none."""
+        parts = self._parts()
+        return all(is_batched(one) or getattr(one, "collate_fn", default_collate) is default_collate for one in parts)
 
     def close(self) -> None:
         """At the end of the run."""

@@ -57,7 +57,8 @@ class TrainLoop:
         self.logs: LogStore = trainer.logs
         self.fetch: Fetch | None = None
         self.max_epochs: int = trainer.options.max_epochs if trainer.options.max_epochs is not None else -1
-        self.min_epochs, self.min_steps = trainer.options.min_epochs or 0, trainer.options.min_steps or 0
+        epochs, steps = trainer.options.min_epochs, trainer.options.min_steps
+        self.min_epochs, self.min_steps = int(steps is not None) if epochs is None else epochs, steps or 0
         self.max_steps: int = trainer.options.max_steps
         self.num_batches: int | float = 0
         self.asks_ranks = False

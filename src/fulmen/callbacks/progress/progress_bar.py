@@ -203,7 +203,7 @@ class ProgressBar(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """An evaluation begins: any of them."""
-        self._begin_loader(str(trainer.state.stage), 0)
+        self._begin_loader(f"{trainer.state.stage}", 0)
 
     def on_validation_batch_end(
         self,
@@ -223,7 +223,7 @@ class ProgressBar(Callback):
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(str(trainer.state.stage))
+        self._finish(f"{trainer.state.stage}")
 
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end

@@ -16,7 +16,7 @@ import libcst as cst
 
 from fulmen import callbacks as today
 from fulmen.compat import argparse, arguments, attributes, devices
-from fulmen.compat.callbacks import Resume
+from fulmen.compat.callbacks import Resume, RowInterval
 from fulmen.compat.names import ROOTS
 from fulmen.tools.migrate.arguments import GIVEN, spell
 from fulmen.tools.migrate.script import Script, literal
@@ -207,7 +207,7 @@ class Constructor:
         """A callback that an argument is today, as code."""
         if isinstance(added, Expression):
             return self._code(added)
-        if isinstance(added, Resume):
+        if isinstance(added, (Resume, RowInterval)):
             return ""
         options = {
             today.ModelSummary: lambda: "max_depth=-1",
