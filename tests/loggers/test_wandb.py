@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -66,11 +67,19 @@ def contents(file: bytes) -> Iterator[bytes]:
 
 
 def rows() -> list[dict[str, Any]]:
-    history = [
-        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in one.item}
-        for one in records("history")
-    ]
-    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in history]
+    return [plain(one) for one in records("history")]
+
+
+def plain(row: Any) -> dict[str, Any]:
+    values = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row.item}
+    return {key: value for key, value in values.items() if not key.startswith("_")}
+
+
+def history(file: Path) -> list[dict[str, Any]]:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found = [Record.FromString(content) for content in contents(file.read_bytes())]
+    return [plain(record.history) for record in found if record.WhichOneof("record_type") == "history"]
 
 
 def test_metrics_stand_over_the_step_and_media_beside_them():
@@ -109,7 +118,7 @@ def test_an_open_run_is_used_and_a_checkpoint_leads_back_to_its_run():
         assert logger.experiment is run
     assert WandbLogger(experiment=run).version == run.id
     state = logger.state_dict()
-    assert state == {"id": run.id, "project": "digits"}
+    assert state == {"id": run.id, "project": "digits", "rows": 0, "recent": []}
     wandb.finish()
 
     resumed, other, named = WandbLogger(project="digits"), WandbLogger(project="other"), WandbLogger(id="mine")
@@ -188,6 +197,63 @@ def test_without_wandb_the_package_to_install_is_named(monkeypatch):
         WandbLogger()
 
 
+def steps_in(file: Path) -> list[int]:
+    return [row["trainer/global_step"] for row in history(file)]
+
+
+@pytest.mark.parametrize(("saved_at", "is_lost"), [(2, False), (4, False), (3, True)])
+def test_a_run_that_goes_on_after_a_kill_has_each_row_once(saved_at, is_lost):
+    """What wandb wrote of the killed process is whole, or nothing, for it writes seconds later."""
+    killed = WandbLogger(save_dir="logs")
+    for step in range(4):
+        if step == saved_at:
+            state = killed.state_dict()
+        killed.log_metrics({"loss": step / 2}, step)
+    state = killed.state_dict() if saved_at == 4 else state
+    wandb.finish()
+    (file,) = Path("logs").resolve().glob("wandb/offline-run-*/*.wandb")
+    earlier = file.parent.rename(file.parent.with_name(f"offline-run-0-{killed.version}")) / file.name
+    if is_lost:
+        earlier.write_bytes(b"")
+
+    resumed = WandbLogger(save_dir="logs")
+    resumed.load_state_dict(state)
+    for step in range(saved_at, 6):
+        resumed.log_metrics({"loss": step / 2}, step)
+        resumed.experiment.log({"mine": step, "trainer/global_step": 100}) if step == 5 else None
+        assert resumed.state_dict()["rows"] == step + 1 + (step == 5)
+    wandb.finish()
+
+    (later,) = Path("logs").resolve().glob("wandb/offline-run-2*/*.wandb")
+    assert steps_in(earlier) + steps_in(later) == [*range(6), 100]
+
+
+def test_a_run_that_goes_on_online_leaves_out_what_the_server_has():
+    class Online:
+        """A run of which the server has four rows."""
+
+        id, offline, starting_step = "mine", False, 4
+
+        def __init__(self) -> None:
+            self.rows: list[int] = []
+
+        @property
+        def step(self) -> int:
+            return self.starting_step + len(self.rows)
+
+        def log(self, data, step=None, commit=None):
+            self.rows.append(data["trainer/global_step"])
+
+    for then, sent in ((2, [4, 5]), (4, [4, 5]), (6, [4, 5, 6])):
+        recent = [{"trainer/global_step": step} for step in range(then)]
+        logger, run = WandbLogger(id="mine"), Online()
+        logger.load_state_dict({"id": "mine", "project": "lightning_logs", "rows": then, "recent": recent})
+        logger._begin(run)
+        for step in range(then, max(then + 1, 6)):
+            logger.log_metrics({"loss": 0.5}, step)
+        assert run.rows == sent
+
+
 def test_a_run_with_checkpoints_in_the_default_folder_goes_on_under_its_id():
     class Fall(Callback):
         def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
@@ -208,3 +274,40 @@ def test_a_run_with_checkpoints_in_the_default_folder_goes_on_under_its_id():
         ids.append(logger.version)
     assert ids[0] == ids[1]
     assert str(trainer.ckpt_path).endswith(f"logs/lightning_logs/{ids[0]}/checkpoints/epoch=0-step=4.ckpt")
+
+
+PROGRAM = """
+import os, signal, sys, time
+from fulmen import LightningModule, Trainer, seed_everything
+from fulmen.callbacks import ModelCheckpoint
+from fulmen.demos import BoringModel
+from fulmen.loggers import WandbLogger
+
+class Killed(BoringModel):
+    def training_step(self, batch, batch_idx):
+        if self.trainer.global_step == int(sys.argv[1]):
+            time.sleep(float(sys.argv[2]))
+            os.kill(os.getpid(), signal.SIGKILL)
+        loss = super().training_step(batch, batch_idx)["loss"]
+        self.log("loss", loss)
+        return loss
+
+seed_everything(1)
+options = dict(max_epochs=2, limit_train_batches=16, limit_val_batches=0, log_every_n_steps=2, accelerator="cpu")
+Trainer(
+    **options, resume="auto", logger=WandbLogger(save_dir="logs"), callbacks=[ModelCheckpoint(every_n_train_steps=5)],
+    enable_progress_bar=False, enable_model_summary=False,
+).fit(Killed())
+"""
+
+
+@pytest.mark.slow
+def test_programs_that_are_killed_leave_each_row_once_in_their_run():
+    """Killed at once, what wandb's process held is lost; after 16 seconds it is written."""
+    Path("program.py").write_text(PROGRAM)
+    for step, seconds, code in ((4, 0, -9), (13, 0, -9), (18, 16, -9), (28, 0, -9), (-1, 0, 0)):
+        assert subprocess.run([sys.executable, "program.py", str(step), str(seconds)]).returncode == code
+    files = sorted(Path("logs").glob("wandb/offline-run-*/*.wandb"))
+    assert len(files) == 5
+    assert len({file.name for file in files}) == 1
+    assert [step for file in files for step in steps_in(file)] == [*range(1, 32, 2)]

@@ -12,6 +12,7 @@ from torch import nn
 
 from fulmen.errors import MisconfigurationException
 from fulmen.loggers import base
+from fulmen.loggers.wandb_rows import Rows
 from fulmen.warn import rank_zero_only, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class WandbLogger(base.Logger):
         self._checkpoint_name = checkpoint_name
         self._add_file_policy = add_file_policy
         self._experiment: Run | None = None
+        self._rows = Rows()
         self._logged: dict[str, float] = {}
         self._left: list[Any] = []
         if experiment is not None:
@@ -115,6 +117,7 @@ class WandbLogger(base.Logger):
         if callable(getattr(run, "define_metric", None)):
             run.define_metric(STEP)
             run.define_metric("*", step_metric=STEP, step_sync=True)
+        self._rows.go_on(run)
         return run
 
     @property
@@ -151,7 +154,9 @@ class WandbLogger(base.Logger):
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Log values; with a step, they stand over `trainer/global_step`."""
         row = base.prefixed(metrics, self._prefix, self.LOGGER_JOIN_CHAR)
-        self.experiment.log(row if step is None else {**row, STEP: step})
+        row = row if step is None else {**row, STEP: step}
+        self._rows.note(row)
+        self.experiment.log(row)
 
     @rank_zero_only
     def log_table(
@@ -257,14 +262,19 @@ class WandbLogger(base.Logger):
             self._logged[path] = written[path]
 
     def state_dict(self) -> dict[str, Any]:
-        """Which run this is."""
-        return {"id": self._id, "project": self._project} if self._id else {}
+        """Which run this is, and its rows."""
+        own = {} if self._experiment is None else self._rows.state_dict(self._experiment)
+        return {"id": self._id, "project": self._project, **own} if self._id else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue that run, unless another one is open or was asked for."""
         asked = self._id or os.environ.get("WANDB_RUN_ID")
         if not asked and state_dict.get("project") == self._project:
             self._id = state_dict["id"]
+        if state_dict["id"] == (asked or self._id):
+            self._rows.load_state_dict(state_dict)
+            if self._experiment is not None:
+                self._rows.go_on(self._experiment)
 
 
 def _wandb() -> ModuleType:
