@@ -59,6 +59,12 @@ class Stateless:
     """A part of ours that keeps nothing of its own."""
 
 
+def by_kind(parts: list[Any]) -> dict[str, Any]:
+    """With names that stay when the program, as it goes on, has others beside them."""
+    kinds = [type(part).__qualname__ for part in parts]
+    return {f"{kind} {kinds[:number].count(kind)}": parts[number] for number, kind in enumerate(kinds)}
+
+
 def has_state(thing: Any) -> bool:
     return hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
 

@@ -24,7 +24,7 @@ import fulmen as L
 from fulmen.callbacks import ModelCheckpoint
 from fulmen.checkpoint.packing import Packer, unpack
 from fulmen.demos import BoringModel
-from fulmen.loggers import Logger
+from fulmen.loggers import CSVLogger, Logger, TensorBoardLogger
 
 NUMBERS, PYTHON = np.random.default_rng(1), random.Random(2)
 
@@ -290,6 +290,19 @@ AUTO = {"resume": "auto", "enable_checkpointing": True, "max_epochs": 1, "log_ev
 def test_rows_in_a_logger_of_the_programs_own_are_neither_doubled_nor_missing(tmp_path):
     trainer = run(tmp_path, lambda: [ModelCheckpoint(every_n_train_steps=3)])
     assert [step for step, *_ in trainer.logger.rows] == [*range(8)]
+
+
+def test_loggers_that_come_in_another_order_or_are_new_go_on_each_by_its_kind(tmp_path):
+    kinds = [[CSVLogger, History], [History, TensorBoardLogger, CSVLogger]]
+
+    def other(trainer: Any, module: Any) -> None:
+        trainer.loggers = [kind(tmp_path) if kind is not History else kind() for kind in kinds.pop(0)]
+
+    trainer = run(tmp_path, lambda: [ModelCheckpoint(tmp_path / "a", every_n_train_steps=3)], other)
+    history, _, csv = trainer.loggers
+    assert [step for step, *_ in history.rows] == [*range(8)]
+    assert len((tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()) == 1 + 8
+    assert csv.version == 0
 
 
 def test_the_newest_checkpoint_is_found_whichever_callback_saved_it(tmp_path):

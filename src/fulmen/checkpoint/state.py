@@ -15,7 +15,7 @@ from fulmen.attributes import MOST, copied, same
 from fulmen.callbacks.base import Checkpoint
 from fulmen.checkpoint import files, find, hparams, layout
 from fulmen.errors import CheckpointError, MisconfigurationException
-from fulmen.kept import load_optimizer
+from fulmen.kept import by_kind, load_optimizer
 from fulmen.loop.guard import check_weights
 from fulmen.loop.resume import keeps_gradients, loop_state, take_over
 from fulmen.tree import map_tensors
@@ -92,7 +92,7 @@ def _exact(trainer: Trainer) -> dict[str, Any]:
     buffers = dict(module.named_buffers())
     moved = {n: b for n, b in held.get("buffers", {}).items() if n in buffers and not same(b, buffers[n])}
     own["buffers"] = (_own_buffers(trainer) if trainer.world_size > 1 else {}) | moved
-    return {"ranks": trainer.strategy.gather_object(own), "loggers": loggers}
+    return {"ranks": trainer.strategy.gather_object(own), "logger_states": loggers}
 
 
 def before_validation(trainer: Trainer) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def _own_buffers(trainer: Trainer) -> dict[str, Tensor]:
     return {name: buffers[name] for name in sums if sums[name] != zeros.get(name)}
 
 
-def logger_states(trainer: Trainer) -> list[dict[str, Any]]:
-    return [getattr(logger, "state_dict", dict)() for logger in trainer.loggers]
+def logger_states(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    return {name: getattr(logger, "state_dict", dict)() for name, logger in by_kind(trainer.loggers).items()}
 
 
 def _metrics(trainer: Trainer) -> dict[str, Any]:
@@ -202,9 +202,10 @@ def restore_loggers(trainer: Trainer, checkpoint: dict[str, Any] | None) -> None
     if checkpoint is None:
         find.begin(trainer)
         return
-    for logger, state in zip(trainer.loggers, checkpoint["fulmen"].get("loggers") or (), strict=False):
-        if state and hasattr(logger, "load_state_dict"):
-            logger.load_state_dict(state)
+    states = checkpoint["fulmen"].get("logger_states") or {}
+    for name, logger in by_kind(trainer.loggers).items():
+        if states.get(name) and hasattr(logger, "load_state_dict"):
+            logger.load_state_dict(states[name])
 
 
 def restore_training(trainer: Trainer, checkpoint: dict[str, Any], path: Any) -> None:

@@ -122,11 +122,11 @@ class Again:
         """
         trainer = self.trainer
         found: dict[str, Any] = {"trainer": trainer, "loop": self.loop}
-        for number, part in enumerate([*trainer.callbacks, trainer.datamodule, *trainer.loggers]):
+        for name, part in kept.by_kind([*trainer.callbacks, trainer.datamodule, *trainer.loggers]).items():
             ours: Any = next((kind for kind in type(part).__mro__ if kind.__module__.startswith("fulmen.")), None)
             named = getattr(ours, "__name__", "") in ("Callback", "LightningDataModule", "Logger")
             if named and type(part).state_dict is ours.state_dict:
-                found[f"{type(part).__qualname__} {number}"] = part
+                found[name] = part
         found |= {f"optimizer {number}": part for number, part in enumerate(trainer.optimizers)}
         modules = trainer.lightning_module.named_modules()
         found |= {f"module {name}": part for name, part in modules if not is_metric(part)}

@@ -75,7 +75,7 @@ class TrainLoop:
         self.before: dict[str, Any] | None = None  # while validation runs: what it moves until it is over
         self.held_before: dict[str, Any] = {}
         self.norms_before: list[torch.Tensor] = []
-        self.loggers_before: list[dict[str, Any]] | None = None
+        self.loggers_before: dict[str, Any] | None = None
 
     def follow(self, previous: TrainLoop, same_module: bool) -> None:
         """In another fit: limits that were set on the last loop hold; the same module then goes on where that ended."""
