@@ -102,7 +102,7 @@ class Source:
         return [part for loader in self.loaders for part in getattr(loader, "flattened", [loader])]
 
     def gives_tensors(self) -> bool:
-        """Whether no batch can be, or hold, an object with a `to` of its own: torch's collating makes none."""
+        """Whether no batch of a DataLoader has a `to` of its own: what torch collates has none."""
         parts = self._parts()
         return all(is_batched(one) or getattr(one, "collate_fn", default_collate) is default_collate for one in parts)
 
