@@ -16,7 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 import fulmen as L
 from fulmen.callbacks import ModelCheckpoint
 from fulmen.checkpoint import files, places
-from fulmen.errors import MissingCheckpoint, TornCheckpoint
+from fulmen.errors import MisconfigurationException, MissingCheckpoint, TornCheckpoint
 from fulmen.loggers import CSVLogger
 
 STATE = {"global_step": 3, "state_dict": {"w": torch.arange(500.0)}, "fulmen": {"version": 1}}
@@ -127,6 +127,18 @@ def test_an_upload_that_breaks_is_not_seen_and_is_told():
     assert files.read(f"{MEMORY}/a.ckpt")["global_step"] == 3
     with pytest.warns(UserWarning, match="reset by the store.*Training goes on"):
         fit(dirpath="breaking://bucket/d", unwritable="warn", max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("s3://b/c", "'s3://b/c.*' needs a package for its store. .*s3fs"),
+        ("memry://b", "memry://b.*Did you mean 'memory'"),
+    ],
+)
+def test_a_store_that_cannot_be_reached_is_told_with_the_way_out(path, said):
+    with pytest.raises(MisconfigurationException, match=said):
+        fit(dirpath=path)
 
 
 def test_what_a_killed_upload_left_is_removed_by_the_next_run():

@@ -35,16 +35,25 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def records(kind: str) -> list[Any]:
     """What the run wrote; the run is over after that."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     wandb.finish()
     (path,) = Path().rglob("*.wandb")
+    return [getattr(record, kind) for record in whole(path) if record.WhichOneof("record_type") == kind]
+
+
+def whole(path: Path) -> list[Any]:
+    """All records of a run that is over."""
     deadline_s = time.monotonic() + 20
     found: list[Any] = []
     while not found or found[-1].WhichOneof("record_type") != "exit":  # wandb's own process writes a moment later
         assert time.monotonic() < deadline_s, "the run's file was not written"
-        found = [Record.FromString(content) for content in contents(path.read_bytes())]
-    return [getattr(record, kind) for record in found if record.WhichOneof("record_type") == kind]
+        found = written(path)
+    return found
+
+
+def written(path: Path) -> list[Any]:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    return [Record.FromString(content) for content in contents(path.read_bytes())]
 
 
 def contents(file: bytes) -> Iterator[bytes]:
@@ -73,13 +82,6 @@ def rows() -> list[dict[str, Any]]:
 def plain(row: Any) -> dict[str, Any]:
     values = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row.item}
     return {key: value for key, value in values.items() if not key.startswith("_")}
-
-
-def history(file: Path) -> list[dict[str, Any]]:
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    found = [Record.FromString(content) for content in contents(file.read_bytes())]
-    return [plain(record.history) for record in found if record.WhichOneof("record_type") == "history"]
 
 
 def test_metrics_stand_over_the_step_and_media_beside_them():
@@ -198,7 +200,8 @@ def test_without_wandb_the_package_to_install_is_named(monkeypatch):
 
 
 def steps_in(file: Path) -> list[int]:
-    return [row["trainer/global_step"] for row in history(file)]
+    found = [plain(record.history) for record in written(file) if record.WhichOneof("record_type") == "history"]
+    return [row["trainer/global_step"] for row in found]
 
 
 @pytest.mark.parametrize(("saved_at", "is_lost"), [(2, False), (4, False), (3, True)])
@@ -212,6 +215,7 @@ def test_a_run_that_goes_on_after_a_kill_has_each_row_once(saved_at, is_lost):
     state = killed.state_dict() if saved_at == 4 else state
     wandb.finish()
     (file,) = Path("logs").resolve().glob("wandb/offline-run-*/*.wandb")
+    whole(file)
     earlier = file.parent.rename(file.parent.with_name(f"offline-run-0-{killed.version}")) / file.name
     if is_lost:
         earlier.write_bytes(b"")
@@ -225,21 +229,38 @@ def test_a_run_that_goes_on_after_a_kill_has_each_row_once(saved_at, is_lost):
     wandb.finish()
 
     (later,) = Path("logs").resolve().glob("wandb/offline-run-2*/*.wandb")
+    whole(later)
     assert steps_in(earlier) + steps_in(later) == [*range(6), 100]
+
+
+def test_a_fit_that_goes_on_in_a_run_that_is_open_has_each_row_once():
+    first = WandbLogger(save_dir="logs")
+    for step in range(4):
+        first.log_metrics({"loss": 0.5}, step)
+    state = {**first.state_dict(), "rows": 2}
+
+    second = WandbLogger(save_dir="logs", id=first.version)
+    second.load_state_dict(state)
+    with pytest.warns(UserWarning, match="that is open"):
+        second.log_metrics({"loss": 0.5}, 2)
+    for step in range(3, 6):
+        second.log_metrics({"loss": 0.5}, step)
+
+    assert [row["trainer/global_step"] for row in rows()] == [*range(6)]
 
 
 def test_a_run_that_goes_on_online_leaves_out_what_the_server_has():
     class Online:
         """A run of which the server has four rows."""
 
-        id, offline, starting_step = "mine", False, 4
+        id, offline, sync_dir = "mine", False, None
 
         def __init__(self) -> None:
             self.rows: list[int] = []
 
         @property
         def step(self) -> int:
-            return self.starting_step + len(self.rows)
+            return 4 + len(self.rows)
 
         def log(self, data, step=None, commit=None):
             self.rows.append(data["trainer/global_step"])

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fulmen.errors import MissingCheckpoint, nearest
+from fulmen.errors import MisconfigurationException, MissingCheckpoint, nearest
 
 PathLike = str | os.PathLike[str]
 
@@ -27,10 +27,17 @@ def local(path: PathLike) -> Path:
 def store(path: str, **options: Any) -> tuple[Any, str]:
     """The file system of a remote path, and the path's name there."""
     try:
+        from fsspec import available_protocols
         from fsspec.core import url_to_fs
     except ImportError:
         raise ModuleNotFoundError(f"{path!r} is a remote path, which needs fsspec: pip install fsspec") from None
-    return url_to_fs(path, **options)
+    try:
+        return url_to_fs(path, **options)
+    except ImportError as error:
+        raise MisconfigurationException(f"{path!r} needs a package for its store. {error}.") from error
+    except ValueError as error:
+        known = nearest(path.partition("://")[0], available_protocols())
+        raise MisconfigurationException(f"{path!r} names no place that fsspec knows: {error}.{known}") from error
 
 
 def alike(path: PathLike) -> str:

@@ -22,7 +22,7 @@ class Rows:
     """What the run has got of the program, over all its processes."""
 
     def __init__(self) -> None:
-        self.before = 0  # rows that earlier processes wrote, if this one counts anew
+        self.before = 0  # rows that earlier processes wrote, where each counts anew
         self.there = 0  # rows to come that the run has already
         self.recent: deque[tuple[float, dict[str, Any]]] = deque(maxlen=MOST)
         self.state: dict[str, Any] = {}
@@ -47,11 +47,11 @@ class Rows:
     def go_on(self, run: Any) -> None:
         """Bring the run to where the checkpoint stands."""
         state, self.state = self.state, {}
-        number = _number(run) if "rows" in state else None
-        if number is None:
+        before = _before(run) if "rows" in state else None
+        if before is None:
             return
-        self.before = number if run.offline else 0
-        lost = state["rows"] - number
+        self.before = before
+        lost = state["rows"] - (before + run.step)
         for row in state["recent"][-lost:] if lost > 0 else ():
             self.note(row)
             run.log(row)
@@ -69,13 +69,13 @@ class Rows:
         return log
 
 
-def _number(run: Any) -> int | None:
-    """How many rows the run has of earlier processes; None where nobody can tell."""
-    if not run.offline:
-        return run.starting_step if isinstance(run.starting_step, int) else None
+def _before(run: Any) -> int | None:
+    """How many rows it has that `run.step` does not count; None where nobody can tell."""
+    if not run.offline or not isinstance(run.step, int):
+        return 0 if isinstance(run.step, int) else None
     own = Path(run.sync_dir)
     files = [path for path in own.parent.glob(f"*-{run.id}/run-{run.id}.wandb") if path.parent != own]
-    return sum(_rows(path.read_bytes()) for path in files) if files else None
+    return sum(_rows(path.read_bytes()) for path in files) if files or run.step else None
 
 
 def _rows(content: bytes) -> int:
