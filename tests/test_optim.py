@@ -215,7 +215,14 @@ def test_what_no_form_allows_is_told_before_training(configure, words):
     assert module.seen == []
 
 
-def test_schedulers_of_manual_optimization_are_the_users():
+@pytest.mark.parametrize(
+    ("configure", "given", "expected"),
+    [
+        (lambda: config(interval="step"), (), "1 .5 .5 .5 | .5 .25 .25 .25 |"),
+        (lambda: plateau(), (1.0,), "1 1 1 1 | 1 .5 .5 .5 |"),  # nobody has to name what it watches
+    ],
+)
+def test_schedulers_of_manual_optimization_are_the_users(configure, given, expected):
     class Manual(Configured):
         def __init__(self, configure: Any) -> None:
             super().__init__(configure)
@@ -227,11 +234,11 @@ def test_schedulers_of_manual_optimization_are_the_users():
             self.manual_backward(self(batch).mean())
             optimizer.step()
             if batch_idx == 1:
-                self.lr_schedulers().step()
+                self.lr_schedulers().step(*given)
 
-    module = Manual(config(interval="step"))
+    module = Manual(configure())
     make_trainer(max_epochs=2).fit(module, numbers(4), numbers(1))
-    assert module.seen == read("1 .5 .5 .5 | .5 .25 .25 .25 |")
+    assert module.seen == read(expected)
 
 
 def test_a_step_of_ones_own_decides_about_warm_up():

@@ -236,6 +236,14 @@ def changes(part: Any, asked: bool = True, since: Noted | None = None) -> dict[s
     return {"rng": generators, "counters": counters, "in_place": in_place}
 
 
+def held_at(part: Any, noted: Noted, state: dict[str, Any]) -> dict[str, Any]:
+    """`state`, and what it had when it was noted of what it has changed since."""
+    moved = changes(part, False, noted)
+    then = {n: held for n in moved["counters"] if (held := plain(noted.values.get(n, NOT_PLAIN))) is not NOT_PLAIN}
+    in_place = sorted({*state.get("in_place", ()), *moved["in_place"]})
+    return {**state, "counters": {**then, **state["counters"]}, "in_place": in_place}
+
+
 def put_back(part: Any, state: dict[str, Any], anew: bool) -> None:
     """Let the part be as it was then; with `anew` also where only this process has changed it."""
     if "own" in state:
@@ -266,9 +274,10 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     optimizer.param_groups[:] = groups
 
 
-def holds(part: Any, names: Any) -> dict[str, Any]:
-    """The values of some attributes, to be put back."""
-    held = {name: plain(value) for name, value in attributes(part).items() if name in names}
+def holds(part: Any, others: dict[str, Any]) -> dict[str, Any]:
+    """The values of the attributes that are to have other ones for a while."""
+    now = attributes(part)
+    held = {name: plain(now[name]) for name in now.keys() & others.keys() if not same(others[name], now[name])}
     return {"rng": {}, "counters": held, "in_place": list(held)}
 
 

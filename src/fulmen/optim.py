@@ -59,7 +59,7 @@ def build(module: LightningModule) -> tuple[list[Optimizer], list[LRSchedulerCon
         raise MisconfigurationException(f"configure_optimizers returned schedulers but no optimizer; {FORMS}.")
     _check_ownership(module, optimizers)
     for config in configs:
-        _check_config(config, optimizers)
+        _check_config(config, optimizers, module.automatic_optimization)
     return [_bare(o) for o in optimizers], configs, frequencies
 
 
@@ -139,7 +139,7 @@ def _config(given: Any, monitor: str | None) -> LRSchedulerConfig:
     return config
 
 
-def _check_config(config: LRSchedulerConfig, optimizers: list[Any]) -> None:
+def _check_config(config: LRSchedulerConfig, optimizers: list[Any], automatic: bool) -> None:
     held = getattr(config.scheduler, "optimizer", None)
     if isinstance(held, Optimizer) and not any(_bare(optimizer) is _bare(held) for optimizer in optimizers):
         raise MisconfigurationException(
@@ -156,7 +156,7 @@ def _check_config(config: LRSchedulerConfig, optimizers: list[Any]) -> None:
             f"configure_optimizers returned {_words(config.scheduler)} as a scheduler, which must be an object with a "
             f"method step(); {FORMS}."
         )
-    if config.reduce_on_plateau and config.monitor is None:
+    if automatic and config.reduce_on_plateau and config.monitor is None:
         raise MisconfigurationException(
             "configure_optimizers returned ReduceLROnPlateau without a 'monitor': name the logged value that it "
             "watches, "

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from exact.situations import ALL, Net, Noisy, fit, kept
+from exact.situations import ALL, Net, Noisy, difference, fit, kept
 from exact.test_resume import Killed, check
-from torch import Tensor
+from small import make_trainer
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics import MeanMetric
 from torchmetrics.wrappers import MetricTracker
 
 import fulmen as L
+from fulmen.callbacks import ModelCheckpoint
+from fulmen.demos import BoringModel
 
 
 class HooksOnce(Net):
@@ -210,6 +215,65 @@ def test_what_a_start_does_once_more_is_undone(name, tmp_path, monkeypatch):
 def test_a_validation_that_is_asked_to_end_counts_once(tmp_path, monkeypatch):
     ALL["counts"] = kept(CountsToo, callbacks=lambda: [Counts()], val_check_interval=3)
     check(monkeypatch, tmp_path, "counts", [[("asked in val", 3), ("val", 6)], [("asked in val", 12)]], every=2)
+
+
+class Curriculum(L.LightningDataModule):
+    """Its loaders are made of what it keeps, in a state_dict, and what it keeps goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level, self.split = 1, torch.randperm(20).tolist()
+
+    def train_dataloader(self) -> Any:
+        samples = torch.utils.data.Subset(Noisy(), self.split[: 6 * self.level])
+        return DataLoader(samples, batch_size=2, shuffle=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"level": self.level, "split": self.split}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.level, self.split = state["level"], state["split"]
+
+
+class Raises(BoringModel):
+    """Raises the level as it goes, and falls at step `last`."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.last, self.seen = last, []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == self.last:
+            raise Killed
+        self.seen.append(batch[0].tolist())
+        self.trainer.datamodule.level = min(3, 1 + self.global_step // 2)
+        return self.layer(torch.ones(2, 32)).sum()
+
+    @classmethod
+    def start(cls, folder: Path, last: int = 99, seed: int = 1, **options: Any) -> Any:
+        torch.manual_seed(seed)
+        module, keeps = cls(last), [ModelCheckpoint(folder, every_n_train_steps=1)]
+        trainer = make_trainer(resume="auto", callbacks=keeps, enable_checkpointing=True, **options)
+        with suppress(Killed):
+            trainer.fit(module, datamodule=Curriculum())
+        return module
+
+
+def test_loaders_are_made_of_what_a_datamodule_kept_then(tmp_path):
+    options: Any = {"max_epochs": 4, "reload_dataloaders_every_n_epochs": 2}
+    killed = [Raises.start(tmp_path / "killed", last, seed=last, **options) for last in (4, 99)][-1]
+    assert killed.seen == Raises.start(tmp_path / "undisturbed", seed=4, **options).seen
+
+
+class Lazy(Raises):
+    def __init__(self, last: int) -> None:
+        super().__init__(last)
+        self.layer = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d(affine=False), nn.LazyLinear(2))
+
+
+def test_layers_that_wait_for_their_shapes_go_on(tmp_path):
+    killed = [Lazy.start(tmp_path / "killed", last) for last in (0, 2, 99)][-1]
+    assert not difference(killed.state_dict(), Lazy.start(tmp_path / "undisturbed").state_dict())
 
 
 def test_a_start_that_was_killed_before_it_began_leaves_no_folder_behind(tmp_path, monkeypatch):

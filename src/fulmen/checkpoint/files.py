@@ -42,6 +42,7 @@ FORMAT = 1
 _MAPPED_FROM = 32 * 2**20  # smaller ones are read: what is loaded stays good whatever becomes of them
 _HEAD = b"PK\x03\x04"
 _PLAIN = [Namespace, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath, frozenset]
+_PLAIN += [torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer]
 """Data beyond what torch's safe loader knows that programs keep in checkpoints."""
 
 _PARTIAL = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.partial")

@@ -10,6 +10,7 @@ from zlib import crc32
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from fulmen.attributes import MOST, copied, same
 from fulmen.callbacks.base import Checkpoint
@@ -99,7 +100,8 @@ def before_validation(trainer: Trainer) -> dict[str, Any]:
     """Copies of what it may move: a checkpoint within it holds what was before, for it is run again."""
     parts = [*(c for c in trainer.callbacks if not isinstance(c, Checkpoint)), trainer.datamodule]
     states = {id(part): copied(part.state_dict()) for part in parts if part is not None}
-    buffers = {n: b.clone() for n, b in trainer.lightning_module.named_buffers() if b.numel() <= 16 * MOST}
+    known = ((n, b) for n, b in trainer.lightning_module.named_buffers() if not is_lazy(b))
+    buffers = {n: b.clone() for n, b in known if b.numel() <= 16 * MOST}
     return {"metrics": metric_states(trainer), "states": states, "buffers": buffers}
 
 
@@ -182,7 +184,7 @@ def _resize_buffers(module: torch.nn.Module, weights: dict[str, Any]) -> None:
     for path, part in module.named_modules():
         for name, buffer in part._buffers.items():
             held = weights.get(f"{path}.{name}" if path else name)
-            if isinstance(held, Tensor) and (buffer is None or buffer.shape != held.shape):
+            if isinstance(held, Tensor) and (buffer is None or (not is_lazy(buffer) and buffer.shape != held.shape)):
                 part._buffers[name] = held.clone() if buffer is None else buffer.new_empty(held.shape)
 
 

@@ -42,7 +42,8 @@ class Source:
         self.loaded_epoch = 0
         self.rng: dict[str, Any] | None = None  # the random states of then
         self.first: kept.Noted | None = None  # what whoever makes the loaders kept before it made the first ones
-        self.owned: dict[str, Any] = kept.NOTHING  # and what it had changed before it made these
+        self.owned: dict[str, Any] = kept.NOTHING  # and what it had changed before it made these,
+        self.noted: kept.Noted | None = None  # and all that it kept then
         self.begun: list[dict[str, Any]] = []  # what their parts had, when their lengths were asked
         self.former: dict[str, Any] | None = None  # the state to take over as soon as the loaders are there
 
@@ -77,6 +78,7 @@ class Source:
             later = kept.holds(self.owner, owned["counters"])
             kept.put_back(self.owner, owned, anew=False)
             self.rng, self.owned = capture(), owned if former else kept.changes(self.owner, False, self.first)
+            self.noted = None if self.owner is None else kept.note(self.owner)
             self.raw = self.given if self.owner is None else method(self.owner, self.hook)()
         self.loaded_epoch = epoch
         argument = self.argument if self.owner is None else f"{type(self.owner).__name__}.{self.hook}"
@@ -116,7 +118,7 @@ class Source:
         return {
             "loaded_epoch": self.loaded_epoch,
             "rng": self.rng,
-            "owned": self.owned,
+            "owned": self.owned if self.noted is None else kept.held_at(self.owner, self.noted, self.owned),
             "begun": self.begun,
             "loaders": [position.state_of_all(loader) for loader in self._parts()],
         }
