@@ -15,6 +15,7 @@ from zlib import crc32
 import torch
 
 from fulmen.checkpoint.packing import MARK, Packer, find_record, unpack
+from fulmen.values import is_metric
 
 GRAD, NOT_PLAIN, OF_MODULES = ".requires_grad", object(), frozenset(vars(torch.nn.Module()))
 OF_OPTIMIZERS = ("state", "param_groups", "defaults")
@@ -44,6 +45,8 @@ def _of_module(part: torch.nn.Module) -> dict[str, Any]:
     flags = {f"{name}{GRAD}": p.requires_grad for name, p in part._parameters.items() if p is not None}
     keeps = not type(part).__module__.startswith("torch.nn.")  # torch's layers have it all in their state_dict
     own = {name: value for name, value in vars(part).items() if name not in OF_MODULES} if keeps else {}
+    if is_metric(part):  # a checkpoint has its tensors beside
+        return {name: value for name, value in own.items() if type(value) in _FLAT and name != "_update_count"}
     return {**own, **buffers, **flags}
 
 

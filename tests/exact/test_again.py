@@ -15,7 +15,8 @@ from small import make_trainer
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.utils.data import DataLoader, IterableDataset
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
+from torchmetrics.aggregation import RunningMean
 from torchmetrics.wrappers import MetricTracker
 
 import fulmen as L
@@ -80,6 +81,31 @@ class Grows(Net):
 
     def on_validation_epoch_end(self) -> None:
         self.log("best", self.tracker.best_metric())
+
+
+class Begins(Net):
+    """Metrics that each epoch begins anew, and one that counts in an attribute."""
+
+    def __init__(self, kill: Any) -> None:
+        super().__init__(kill)
+        self.total, self.lately = SumMetric(), RunningMean(window=4)
+        self.tracker = MetricTracker(MeanMetric(), maximize=False)
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.total.reset()
+        self.tracker.increment()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        for metric in (self.total, self.lately, self.tracker):
+            metric.update(loss.detach())
+        self.log_dict({"total": self.total.compute(), "lately": self.lately.compute()})
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.log("best", self.tracker.best_metric() + len(self.tracker))
 
 
 class Reloads(Net):
@@ -199,6 +225,7 @@ class CountsToo(Net):
 SITUATIONS = {
     "hooks once": kept(HooksOnce, max_epochs=4),
     "grows": kept(Grows, val_check_interval=3),
+    "begins anew": kept(Begins, val_check_interval=3),
     "loads anew": kept(Reloads, reload_dataloaders_every_n_epochs=1, max_epochs=4),
     "its own memory": kept(Plays),
     "rollouts": kept(Rolls),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,7 @@ def _exact(trainer: Trainer) -> dict[str, Any]:
     own: dict[str, Any] = {"logs": trainer.logs.state(names)} if trainer.state.fn == "fit" else {}
     own["groups"] = _added_groups(trainer)
     own["metrics"] = held["metrics"] if held else metric_states(trainer)
+    own["lists"] = {name: len(part) for name, part in _lists(module)}
     if loop is not None:
         own["loop"] = loop_state(loop)
         if keeps_gradients(loop):
@@ -146,10 +148,15 @@ def metric_states(trainer: Trainer) -> dict[str, Any]:
     """Copies of what the metrics hold, but for those that are logged in validation: they begin anew in each."""
     again = trainer.logs.metrics_of("validation")
     return {
-        name: {"count": metric._update_count, "values": map_tensors(Tensor.clone, _held(metric))}
+        name: {"count": metric._update_count, "values": map_tensors(Tensor.clone, held)}
         for name, metric in _metrics(trainer).items()
-        if id(metric) not in again and (metric._update_count or len(_held(metric)) > len(metric.metric_state))
+        if id(metric) not in again and _is_used(metric, held := _held(metric))
     }
+
+
+def _is_used(metric: Any, held: dict[str, Any]) -> bool:
+    """Wrappers count no updates."""
+    return metric._update_count or not all(same(metric._defaults.get(n), value) for n, value in held.items())
 
 
 def _held(metric: Any) -> dict[str, Any]:
@@ -263,7 +270,9 @@ def _restore_changed(trainer: Trainer, checkpoint: dict[str, Any], path: Any) ->
     module = trainer.lightning_module
     _resize_buffers(module, checkpoint["state_dict"])
     hparams.load_weights(module, checkpoint["state_dict"], module.strict_loading, str(path))
-    _restore_buffers(module, _of_rank(trainer, checkpoint["fulmen"]).get("buffers", {}))
+    state = _of_rank(trainer, checkpoint["fulmen"])
+    _restore_buffers(module, state.get("buffers", {}))
+    _restore_metrics(trainer, state)
     _restore_optimizers(trainer, checkpoint, path)
     _restore_schedulers(trainer, checkpoint)
 
@@ -284,15 +293,10 @@ def _restore_exact(trainer: Trainer, own: dict[str, Any]) -> None:
             f"The checkpoint was taken in current_epoch={loop.progress.epoch}, but max_epochs={loop.max_epochs}; set "
             "max_epochs higher to go on."
         )
-    for name in state.get("metrics", {}):
-        _grow(trainer.lightning_module, name)
-    metrics = _metrics(trainer)
+    metrics = _restore_metrics(trainer, state)
     if "logs" in state:
         trainer.logs.load(deepcopy(state["logs"]), metrics)
         loop.again.logs = partial(trainer.logs.load, state["logs"], metrics)
-    for name, values in state.get("metrics", {}).items():
-        if name in metrics:
-            _load_metric(metrics[name], values)
     module = trainer.lightning_module
     parameters = dict(module.named_parameters())
     for name in parameters.keys() & state.get("gradients", {}).keys():
@@ -308,21 +312,32 @@ def _restore_buffers(module: torch.nn.Module, held: dict[str, Tensor]) -> None:
             buffer.copy_(held[name])
 
 
-def _grow(module: torch.nn.Module, name: str) -> None:
-    """Let a list of metrics that gets longer as the run goes on be as long as when `name` lay in it."""
-    part: Any = module
-    for key in name.split("."):
-        while isinstance(part, torch.nn.ModuleList) and key.isdigit() and 0 < len(part) <= int(key):
+def _restore_metrics(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
+    """Give them what they held; lists of them, which grow as the run goes on, are as long as then."""
+    lengths = state.get("lists", {})
+    for name, part in _lists(trainer.lightning_module):
+        while len(part) > lengths.get(name, len(part)):
+            part._modules.popitem()
+        while 0 < len(part) < lengths.get(name, 0):
             part.append(deepcopy(next(part.children())))
             metrics: Any = filter(is_metric, part[-1].modules())
             for metric in metrics:
                 metric.reset()
-        part = getattr(part, key, None)
+    found = _metrics(trainer)
+    for name, values in state.get("metrics", {}).items():
+        if name in found:
+            _load_metric(found[name], values)
+    return found
+
+
+def _lists(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.ModuleList]]:
+    for name, part in module.named_modules():
+        if isinstance(part, torch.nn.ModuleList) and any(map(is_metric, part.modules())):
+            yield name, part
 
 
 def _load_metric(metric: Any, state: dict[str, Any]) -> None:
     for name, value in state["values"].items():
-        move = [v.to(metric.device) for v in value] if isinstance(value, list) else value.to(metric.device)
-        setattr(metric, name, move)
+        setattr(metric, name, map_tensors(lambda tensor: tensor.to(metric.device, copy=True), value))
     metric._update_count = state["count"]
     metric._computed = None

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from fulmen import kept, seed
 from fulmen.loop.resume import group_counts, restore_random
-from fulmen.values import is_metric
 
 if TYPE_CHECKING:
     from fulmen.loop.train import TrainLoop
@@ -128,8 +127,7 @@ class Again:
             if named and type(part).state_dict is ours.state_dict:
                 found[name] = part
         found |= {f"optimizer {number}": part for number, part in enumerate(trainer.optimizers)}
-        modules = trainer.lightning_module.named_modules()
-        found |= {f"module {name}": part for name, part in modules if not is_metric(part)}
+        found |= {f"module {name}": part for name, part in trainer.lightning_module.named_modules()}
         return found | kept.generators(found.values())
 
     def objects(self) -> dict[str, Any]:
