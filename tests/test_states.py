@@ -22,7 +22,6 @@ def test_a_state_knows_whether_it_has_ended():
     assert not TrainerState().finished
     assert TrainerState(TrainerStatus.INTERRUPTED).stopped
     assert TrainerState(TrainerStatus.FINISHED).finished
-    assert TrainerStatus.FINISHED.stopped
 
 
 def test_members_are_found_by_name_and_value_in_any_case():

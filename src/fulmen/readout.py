@@ -253,7 +253,6 @@ class Readout:
     precision: str = _of("precision_plugin.precision")
     scaler: Any = _of("precision_plugin.scaler")
     predict_loop: PredictLoop | None = _of("prediction")
-    fit_loop: Any = _of("train_loop", "Raise its max_epochs or max_steps to go on with another fit of the same module.")
 
     @property
     def model(self) -> Any:

@@ -15,10 +15,6 @@ class TrainerStatus(LightningEnum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
 
-    @property
-    def stopped(self) -> bool:
-        return self in (TrainerStatus.FINISHED, TrainerStatus.INTERRUPTED)
-
 
 class TrainerFn(LightningEnum):
     """Which of the trainer's methods the user called."""
@@ -62,4 +58,4 @@ class TrainerState:
 
     @property
     def stopped(self) -> bool:
-        return self.status.stopped
+        return self.status in (TrainerStatus.FINISHED, TrainerStatus.INTERRUPTED)

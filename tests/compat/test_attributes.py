@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import fulmen as L
+from fulmen import compat
 from fulmen.compat import names
 from fulmen.demos import BoringModel
 
@@ -249,3 +251,41 @@ def test_todays_programs_hear_nothing_of_it(recwarn):
     trainer.fit(model)
 
     assert not [warning for warning in recwarn if " today" in str(warning.message)]
+
+
+@pytest.mark.parametrize(
+    ("assign", "batches", "epochs"),
+    [
+        ("max_epochs = 3", 9, [0, 1, 2]),
+        ("epoch_loop.max_steps = 4", 4, [0, 1]),
+        ("epoch_progress.current.processed = 1", 3, [1]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.* today:UserWarning")
+def test_the_training_loop_may_be_told_before_the_first_fit(assign, batches, epochs):
+    compat.install()
+    assert importlib.import_module("pytorch_lightning").Trainer is L.Trainer
+
+    class Counting(BoringModel):
+        def training_step(self, batch, batch_idx):
+            seen.append(self.current_epoch)
+            return super().training_step(batch, batch_idx)
+
+    seen: list[int] = []
+    trainer = L.Trainer(**QUIET, max_epochs=2)
+    exec(f"trainer.fit_loop.{assign}")
+    trainer.fit(Counting())
+
+    assert (len(seen), sorted({*seen})) == (batches, epochs)
+
+
+def test_the_training_loop_before_the_first_fit_tells_its_limits():
+    loop = L.Trainer(**QUIET, max_epochs=2).fit_loop
+
+    assert (loop.max_epochs, loop.epoch_loop.global_step, loop.epoch_progress.current.completed) == (2, 0, 0)
+    assert not hasattr(loop, "nothing")
+
+
+def test_there_is_a_profiler_that_does_nothing():
+    with pytest.warns(UserWarning, match="not there yet"), L.Trainer(**QUIET, max_epochs=1).profiler.profile("step"):
+        pass

@@ -187,11 +187,3 @@ def test_hooks_that_read_the_extra_of_outputs_get_them_as_until_1_2():
     make_trainer(callbacks=[callback]).fit(Returning(), numbers(2))
 
     assert callback.seen == ((0.0, 0.0), (2.0, 4.0), [[0.0], [2.0]])
-
-
-def test_the_tuner_is_known_to_states_and_nothing_is_it():
-    imports("pytorch_lightning.trainer.states")
-    states = importlib.import_module("pytorch_lightning.trainer.states")
-
-    assert make_trainer().state.fn != states.TrainerFn.TUNING
-    assert states.RunningStage.TRAINING != states.RunningStage.TUNING

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from fulmen.checkpoint.state import gather
+from fulmen.compat.callbacks import Planned
 from fulmen.errors import nearest
 from fulmen.parameters import grad_norm
 from fulmen.strategy import DDPStrategy
@@ -57,6 +59,7 @@ def _old(owner: Any, name: str, table: dict[str, tuple[str, Callable[[Any], Any]
 
 
 LOOPS: dict[str, Callable[[Any], Any]] = {
+    "fit_loop": lambda trainer: trainer.train_loop or Planned(trainer),
     "validate_loop": lambda trainer: trainer.evaluation,
     "test_loop": lambda trainer: trainer.evaluation,
     "predict_loop": lambda trainer: trainer.prediction,
@@ -123,12 +126,15 @@ def _schedulers(trainer: Any) -> list[dict[str, Any]]:
     return [dict(vars(config)) for config in trainer.lr_scheduler_configs]
 
 
+NO_PROFILER = SimpleNamespace(profile=lambda name: nullcontext(), start=lambda name: None, stop=lambda name: None)
+
 GONE = dict.fromkeys(("use_dp", "use_ddp2", "use_tpu", "use_horovod", "on_tpu", "tuning"), ("gone", lambda _: False))
 
 TRAINER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     **GONE,
     **dict.fromkeys(("tpu_cores", "ipus"), ("gone", lambda t: None)),
     **dict.fromkeys(("tuner", "lr_find", "scale_batch_size"), _due("The tuner")),
+    "profiler": ("not there yet", lambda t: NO_PROFILER),
     **dict.fromkeys(("checkpoint_connector", "_checkpoint_connector"), ("trainer.save_checkpoint", _checkpoints)),
     **dict.fromkeys(
         ("tested_ckpt_path", "validated_ckpt_path", "predicted_ckpt_path"), ("trainer.ckpt_path", lambda t: t.ckpt_path)

@@ -65,6 +65,21 @@ def settable(counter: str, today: Any) -> property:
     return property(lambda trainer: today.fget(trainer) - trainer.__dict__.get(f"_uncounted_{counter}", 0), assign)
 
 
+class Planned:
+    """trainer.fit_loop and what is below it before the first fit: limits and counters are the trainer's."""
+
+    def __init__(self, trainer: Any) -> None:
+        vars(self)["trainer"] = trainer
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("epoch_loop", "val_loop", "epoch_progress", "current"):
+            return self
+        return getattr(self.trainer, "current_epoch" if name in ("processed", "completed") else name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.trainer, "current_epoch" if name in ("processed", "completed") else name, value)
+
+
 class TrackGradNorm(Callback):
     """track_grad_norm: logs the norms of the gradients before each step."""
 

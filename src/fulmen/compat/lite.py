@@ -18,12 +18,8 @@ from fulmen import data, options, parts, tree
 from fulmen.compat.arguments import Translation
 from fulmen.optim import LightningOptimizer
 from fulmen.precision import Precision
+from fulmen.readout import _of
 from fulmen.seed import capture, restore, seed_everything
-
-
-def _part(where: str, name: str) -> Any:
-    """What a part of the engine has under `name`."""
-    return property(lambda self: getattr(getattr(self, where), name))
 
 
 class LightningLite:
@@ -75,13 +71,13 @@ class LightningLite:
         finally:
             self._running = False
 
-    device, node_rank = _part("_strategy", "root_device"), _part("_strategy", "node_rank")
-    global_rank, local_rank = _part("_strategy", "global_rank"), _part("_strategy", "local_rank")
-    world_size, is_global_zero = _part("_strategy", "world_size"), _part("_strategy", "is_global_zero")
-    to_device, barrier = _part("_strategy", "to_device"), _part("_strategy", "barrier")
-    all_gather, broadcast = _part("_strategy", "gather"), _part("_strategy", "broadcast")
-    reduce_decision = _part("_strategy", "reduce_boolean_decision")
-    autocast = _part("_precision", "forward_context")
+    device, node_rank = _of("_strategy.root_device"), _of("_strategy.node_rank")
+    global_rank, local_rank = _of("_strategy.global_rank"), _of("_strategy.local_rank")
+    world_size, is_global_zero = _of("_strategy.world_size"), _of("_strategy.is_global_zero")
+    to_device, barrier = _of("_strategy.to_device"), _of("_strategy.barrier")
+    all_gather, broadcast = _of("_strategy.gather"), _of("_strategy.broadcast")
+    reduce_decision = _of("_strategy.reduce_boolean_decision")
+    autocast = _of("_precision.forward_context")
 
     def setup(self, model: Module, *optimizers: Optimizer, move_to_device: bool = True) -> Any:
         """The model placed and wrapped; with optimizers a tuple of it and them."""
@@ -174,7 +170,7 @@ class LiteModule(Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._call("__call__", *args, **kwargs)
 
-    state_dict, load_state_dict = _part("module", "state_dict"), _part("module", "load_state_dict")
+    state_dict, load_state_dict = _of("module.state_dict"), _of("module.load_state_dict")
 
     def __getattr__(self, name: str) -> Any:
         if name in ("training_step", "validation_step", "test_step", "predict_step"):

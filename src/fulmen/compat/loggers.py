@@ -126,12 +126,8 @@ class LoggerCollection(Logger):
     def version(self) -> str:
         return "_".join(dict.fromkeys(str(logger.version) for logger in self._logger_iterable))
 
-    log_metrics = _each("log_metrics")
-    log_hyperparams = _each("log_hyperparams")
-    log_graph = _each("log_graph")
-    after_save_checkpoint = _each("after_save_checkpoint")
-    save = _each("save")
-    finalize = _each("finalize")
+    log_metrics, log_hyperparams, log_graph = map(_each, ("log_metrics", "log_hyperparams", "log_graph"))
+    save, finalize, after_save_checkpoint = map(_each, ("save", "finalize", "after_save_checkpoint"))
 
 
 class TestTubeLogger(TensorBoardLogger):

@@ -230,20 +230,13 @@ class _Curve(Metric):
         return getattr(functional, self.function)(*sides, task=task, num_classes=self.num_classes, **self.options)
 
 
-class AUROC(_Curve):
-    function = "auroc"
+def _curve(name: str, function: str) -> type[_Curve]:
+    return _AnyMetric(name, (_Curve,), {"__module__": __name__, "function": function})  # type: ignore[return-value]
 
 
-class ROC(_Curve):
-    function = "roc"
-
-
-class AveragePrecision(_Curve):
-    function = "average_precision"
-
-
-class PrecisionRecallCurve(_Curve):
-    function = "precision_recall_curve"
+AUROC, ROC = _curve("AUROC", "auroc"), _curve("ROC", "roc")
+AveragePrecision = _curve("AveragePrecision", "average_precision")
+PrecisionRecallCurve = _curve("PrecisionRecallCurve", "precision_recall_curve")
 
 
 def _as_it_was(old: str, today: type[torchmetrics.Metric]) -> type[torchmetrics.Metric]:

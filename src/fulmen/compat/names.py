@@ -277,8 +277,6 @@ COMPLETED = {
     "fulmen.callbacks:TQDMProgressBar": "bars",
     "fulmen.loggers:Logger": "loggers",
     "fulmen.compat.loggers:LoggerCollection": "loggers",
-    "fulmen.states:RunningStage": "types",
-    "fulmen.states:TrainerFn": "types",
     "fulmen.strategy:DDPStrategy": "constructors",
     "fulmen.compat.constructors:DDPSpawnStrategy": "constructors",
 }

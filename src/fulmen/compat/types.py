@@ -34,11 +34,6 @@ class AMPType(LightningEnum):
     NATIVE = "native"
 
 
-def complete(found: Any) -> None:
-    """Let TrainerFn and RunningStage know the tuner, to which nothing is equal any more."""
-    found.TUNING = "tune"
-
-
 LightningDeprecationWarning = DeprecationWarning
 
 TRUE = True  # what was asked of torch's version
