@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import UserDict, UserList
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small import Net, Numbers, Rows, Stream, Validated, make_trainer, numbers
@@ -575,3 +577,16 @@ def test_an_environment_variable_gives_an_argument_that_is_not_given(monkeypatch
     trainer = L.Trainer(accelerator="cpu", limit_train_batches=2)
     assert trainer.max_epochs == 3
     assert trainer.limit_train_batches == 2
+
+
+def test_lists_and_dicts_of_a_configurations_own_kind_and_numbers_of_numpy_are_taken():
+    """As Hydra gives them."""
+    callback, logger = L.Callback(), CSVLogger("logs")
+    trainer = L.Trainer(
+        callbacks=UserList([callback]), logger=UserList([logger]),
+        max_time=UserDict(hours=1), max_epochs=np.int64(3), limit_train_batches=np.float32(0.5),
+    )  # fmt: skip
+    assert callback in trainer.callbacks
+    assert trainer.loggers == [logger]
+    assert (trainer.max_epochs, trainer.limit_train_batches) == (3, 0.5)
+    assert type(trainer.max_epochs) is int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from fulmen.errors import MisconfigurationException, nearest
@@ -123,6 +124,19 @@ def seconds(value: str | timedelta | dict[str, int], argument: str) -> float:
         )
     days, hours, minutes, rest = (int(part) for part in parts)
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=rest).total_seconds()
+
+
+NATIVE: tuple[Any, ...] = (
+    (Integral, int, int), (Real, (int, float), float), (Mapping, dict, dict), (Sequence, (str, list, tuple), list),
+)  # fmt: skip
+
+
+def native(value: Any) -> Any:
+    """Numbers of NumPy's as Python's, and lists and dicts that a configuration has of its own kind as plain ones."""
+    for kind, known, make in NATIVE:
+        if isinstance(value, kind):
+            return value if isinstance(value, known) else make(value)
+    return value
 
 
 def listed(given: Any) -> list[Any]:

@@ -290,7 +290,8 @@ EVALUATE = ("dataloaders", "ckpt_path", "verbose", "datamodule", "weights_only")
 
 def _todays(given: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     """The arguments among `given` in today's spelling; one of the others that no time has known is an error."""
-    arguments = {name: value for name, value in given.items() if name in options.NAMES}
+    arguments = {name: options.native(value) for name, value in given.items() if name in options.NAMES}
+    others = {name: options.native(value) for name, value in others.items()}
     if others or _spelled_old(arguments):
         from fulmen.compat.arguments import translate
 

@@ -332,7 +332,7 @@ def save_hparams(folder: str, params: dict[str, Any]) -> bool:
 def as_yaml(params: dict[str, Any]) -> str:
     import yaml
 
-    return yaml.safe_dump(params)
+    return yaml.safe_dump(params, sort_keys=False)
 
 
 def warn_unwritten(path: str, error: OSError) -> None:
