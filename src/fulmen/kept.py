@@ -236,12 +236,11 @@ def changes(part: Any, asked: bool = True, since: Noted | None = None) -> dict[s
     return {"rng": generators, "counters": counters, "in_place": in_place}
 
 
-def held_at(part: Any, noted: Noted, state: dict[str, Any]) -> dict[str, Any]:
-    """`state`, and what it had when it was noted of what it has changed since."""
+def held_at(part: Any, noted: Noted) -> dict[str, Any]:
+    """What it had when it was noted of what it has changed since."""
     moved = changes(part, False, noted)
     then = {n: held for n in moved["counters"] if (held := plain(noted.values.get(n, NOT_PLAIN))) is not NOT_PLAIN}
-    in_place = sorted({*state.get("in_place", ()), *moved["in_place"]})
-    return {**state, "counters": {**then, **state["counters"]}, "in_place": in_place}
+    return {"rng": {}, "counters": then, "in_place": moved["in_place"]}
 
 
 def put_back(part: Any, state: dict[str, Any], anew: bool) -> None:

@@ -74,9 +74,10 @@ class Source:
         with isolate_rng() if former else nullcontext():
             if former:
                 restore(former["rng"])
-            owned = former.get("owned", kept.NOTHING)
-            later = kept.holds(self.owner, owned["counters"])
-            kept.put_back(self.owner, owned, anew=False)
+            owned, then = (former.get(name, kept.NOTHING) for name in ("owned", "then"))
+            later = kept.holds(self.owner, {**then["counters"], **owned["counters"]})
+            for held in (then, owned):
+                kept.put_back(self.owner, held, anew=False)
             self.rng, self.owned = capture(), owned if former else kept.changes(self.owner, False, self.first)
             self.noted = None if self.owner is None else kept.note(self.owner)
             self.raw = self.given if self.owner is None else method(self.owner, self.hook)()
@@ -118,7 +119,8 @@ class Source:
         return {
             "loaded_epoch": self.loaded_epoch,
             "rng": self.rng,
-            "owned": self.owned if self.noted is None else kept.held_at(self.owner, self.noted, self.owned),
+            "owned": self.owned,
+            "then": kept.NOTHING if self.noted is None else kept.held_at(self.owner, self.noted),
             "begun": self.begun,
             "loaders": [position.state_of_all(loader) for loader in self._parts()],
         }
