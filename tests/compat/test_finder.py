@@ -71,9 +71,19 @@ def test_a_name_that_comes_later_is_an_import_error_that_says_so():
         from pytorch_lightning.loggers import CometLogger  # noqa: F401
 
     with pytest.raises(
-        ModuleNotFoundError, match=r"pytorch_lightning\.cli is not part of Fulmen yet: the command line"
+        ModuleNotFoundError, match=r"pytorch_lightning\.utilities\.cli is not part of Fulmen yet: the command line"
     ):
-        import pytorch_lightning.cli  # noqa: F401
+        import pytorch_lightning.utilities.cli  # noqa: F401
+
+
+def test_annotations_for_the_command_line_are_there_without_it():
+    import torch
+    from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+
+    assert OptimizerCallable.__args__[-1] is torch.optim.Optimizer  # type: ignore[attr-defined]
+    assert LRSchedulerCallable.__args__[0] is torch.optim.Optimizer  # type: ignore[attr-defined]
+    with pytest.raises(ImportError, match=r"LightningCLI is not part of Fulmen yet: the command line"):
+        from lightning.pytorch.cli import LightningCLI  # noqa: F401
 
 
 def test_a_name_that_is_gone_says_since_when():
@@ -89,7 +99,7 @@ def test_a_misspelt_name_gets_the_nearest():
 def test_what_is_not_there_is_not_there_for_hasattr_and_find_spec():
     import pytorch_lightning as pl
 
-    assert not hasattr(pl, "cli")
+    assert not hasattr(pl, "tuner")
     assert not hasattr(pl.loggers, "CometLogger")
     assert importlib.util.find_spec("pytorch_lightning.nothing_like_it") is None
     assert importlib.util.find_spec("pytorch_lightning.callbacks") is not None

@@ -71,7 +71,7 @@ fulmen.types              STEP_OUTPUT TRAIN_DATALOADERS EVAL_DATALOADERS EPOCH_O
                           LRSchedulerTypeTuple LRSchedulerType LightningEnum GradClipAlgorithmType
 fulmen.compat.types       _PATH _DEVICE _MAP_LOCATION_TYPE _PARAMETERS _METRIC _NUMBER _EVALUATE_OUTPUT _PREDICT_OUTPUT
                           _LRScheduler AMPType LightningDeprecationWarning _IS_WINDOWS FLOAT16_EPSILON FLOAT32_EPSILON
-                          FLOAT64_EPSILON
+                          FLOAT64_EPSILON ArgsType OptimizerCallable LRSchedulerCallable
 fulmen.warn               rank_zero_only rank_zero_info rank_zero_warn rank_zero_debug rank_zero_deprecation log
                           PossibleUserWarning disable_possible_user_warnings
 """
@@ -108,6 +108,7 @@ callbacks.progress.progress  1.5  1.7  ProgressBar=TQDMProgressBar
 callbacks.progress.progress_bar  2.0  -  ProgressBar
 callbacks.progress.rich_progress  1.5  -  RichProgressBar RichProgressBarTheme
 callbacks.progress.tqdm_progress  1.5  -  TQDMProgressBar
+cli  1.7  -  ArgsType OptimizerCallable LRSchedulerCallable
 callbacks.pt_callbacks  0.5  0.7  Callback EarlyStopping ModelCheckpoint GradientAccumulationScheduler
 callbacks.rich_model_summary  1.5  -  RichModelSummary
 callbacks.timer  1.3  -  Timer
@@ -283,8 +284,8 @@ COMPLETED = {
 """Classes of which old code expects more than they have today, with the module here that adds it at first use."""
 
 DUE = """
-the command line: cli utilities.cli LightningCLI LightningArgumentParser ArgsType SaveConfigCallback
-    instantiate_class instantiate_module OptimizerCallable LRSchedulerCallable
+the command line: utilities.cli LightningCLI LightningArgumentParser SaveConfigCallback instantiate_class
+    instantiate_module
 the tuner: tuner tuner.tuning tuner.lr_finder tuner.batch_size_scaling Tuner LearningRateFinder
     BatchSizeFinder callbacks.lr_finder callbacks.batch_size_finder
 profilers: profiler profilers SimpleProfiler AdvancedProfiler PyTorchProfiler PassThroughProfiler

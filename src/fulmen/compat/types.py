@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from fulmen.types import LightningEnum
 
@@ -25,6 +27,11 @@ _METRIC = Union["Metric", Tensor, int, float]
 _EVALUATE_OUTPUT = list[Mapping[str, float]]
 _PREDICT_OUTPUT = Union[list[Any], list[list[Any]]]  # noqa: UP007
 _LRScheduler = LRScheduler
+
+# Of the command line, which is not there yet: what modules without it annotate their arguments with.
+ArgsType = Union[list[str], dict[str, Any], Namespace, None]  # noqa: UP007
+OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
+LRSchedulerCallable = Callable[[Optimizer], Union[LRScheduler, ReduceLROnPlateau]]  # noqa: UP007
 
 
 class AMPType(LightningEnum):
