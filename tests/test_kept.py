@@ -79,5 +79,5 @@ def test_nothing_of_runs_that_are_over_is_held():
         make_trainer().fit(Counting(), numbers())
         gc.collect()
         counts.append((sum(type(thing) is Slotted for thing in gc.get_objects()), len(kept._first)))
-    assert counts[0] == counts[2]
     assert counts[2][0] <= 1
+    assert counts[2][1] <= counts[0][1]

@@ -255,6 +255,13 @@ class Readout:
     predict_loop: PredictLoop | None = _of("prediction")
 
     @property
+    def fit_loop(self) -> Any:
+        """Raise its max_epochs or max_steps to go on with another fit of the same module."""
+        if self.train_loop is None:
+            raise AttributeError("fit_loop")  # compat has one for programs that set its limits before the first fit
+        return self.train_loop
+
+    @property
     def model(self) -> Any:
         """The module as it is trained, possibly wrapped by the strategy."""
         return self.strategy.model if self.strategy.model is not None else self._module

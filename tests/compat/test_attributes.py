@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 import torch
 
 import fulmen as L
-from fulmen import compat
 from fulmen.compat import names
 from fulmen.demos import BoringModel
 
@@ -263,9 +261,6 @@ def test_todays_programs_hear_nothing_of_it(recwarn):
 )
 @pytest.mark.filterwarnings("ignore:.* today:UserWarning")
 def test_the_training_loop_may_be_told_before_the_first_fit(assign, batches, epochs):
-    compat.install()
-    assert importlib.import_module("pytorch_lightning").Trainer is L.Trainer
-
     class Counting(BoringModel):
         def training_step(self, batch, batch_idx):
             seen.append(self.current_epoch)

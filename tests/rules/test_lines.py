@@ -8,7 +8,7 @@ from rules.house import TOTAL, modules, none, rooms
 FILE, FUNCTION = 450, 60
 
 
-HIGHEST = 24_442  # lowered whenever the source shrinks, never raised without a word in ARCHITECTURE.md
+HIGHEST = 24_460  # lowered whenever the source shrinks, never raised without a word in ARCHITECTURE.md
 
 
 @pytest.mark.xfail(strict=True, reason="over the plan: the table in ARCHITECTURE.md says where, and what is to be done")

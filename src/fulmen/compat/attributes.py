@@ -59,7 +59,7 @@ def _old(owner: Any, name: str, table: dict[str, tuple[str, Callable[[Any], Any]
 
 
 LOOPS: dict[str, Callable[[Any], Any]] = {
-    "fit_loop": lambda trainer: trainer.train_loop or Planned(trainer),
+    "fit_loop": Planned,
     "validate_loop": lambda trainer: trainer.evaluation,
     "test_loop": lambda trainer: trainer.evaluation,
     "predict_loop": lambda trainer: trainer.prediction,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from copy import copy
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,17 +54,29 @@ class Begin(Callback):
         trainer.callbacks.remove(self)
 
 
+def _set_counter(counter: str, trainer: Any, value: int) -> None:
+    warn_once("trainer.current_epoch and trainer.global_step are kept by the trainer and checkpoints today.")
+    if not trainer.training:
+        trainer.progress = copy(trainer.progress)  # a new trainer's is that of all new trainers
+        trainer.callbacks.append(Begin(counter, value))
+    setattr(trainer.progress, counter, value)
+
+
 def settable(counter: str, today: Any) -> property:
     """A counter of the trainer that may be assigned to."""
 
-    def assign(trainer: Any, value: int) -> None:
-        warn_once("trainer.current_epoch and trainer.global_step are kept by the trainer and checkpoints today.")
-        if not trainer.training:
-            trainer.progress = copy(trainer.progress)  # a new trainer's is that of all new trainers
-            trainer.callbacks.append(Begin(counter, value))
-        setattr(trainer.progress, counter, value)
+    def read(trainer: Any) -> int:
+        return today.fget(trainer) - trainer.__dict__.get(f"_uncounted_{counter}", 0)
 
-    return property(lambda trainer: today.fget(trainer) - trainer.__dict__.get(f"_uncounted_{counter}", 0), assign)
+    return property(read, partial(_set_counter, counter))
+
+
+def set_limit(name: str, trainer: Any, value: Any) -> None:
+    """A limit is the loop's, to which another fit goes on; before there is one, it is the Trainer's argument."""
+    if trainer.train_loop is not None:
+        setattr(trainer.train_loop, name, value)
+    else:
+        trainer.options = replace(trainer.options, **{name: value})
 
 
 class Planned:
@@ -77,7 +91,12 @@ class Planned:
         return getattr(self.trainer, "current_epoch" if name in ("processed", "completed") else name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.trainer, "current_epoch" if name in ("processed", "completed") else name, value)
+        if name in ("max_epochs", "min_epochs", "max_steps", "min_steps"):
+            set_limit(name, self.trainer, value)
+        elif name in ("processed", "completed", "current_epoch"):
+            _set_counter("epoch", self.trainer, value)
+        else:
+            vars(self)[name] = value  # what a fit makes anew
 
 
 class TrackGradNorm(Callback):

@@ -6,11 +6,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache, partial
 from inspect import getsource
 from typing import Any
 
+from fulmen.compat.callbacks import set_limit
 from fulmen.compat.functions import _convert_params, _flatten_dict, _sanitize_params
 from fulmen.loggers import Logger, TensorBoardLogger
 from fulmen.loggers.base import prefixed
@@ -39,18 +39,10 @@ def complete(found: Any) -> None:
 def complete_trainer(trainer: Any) -> None:
     """Let `trainer.logger` be all of several loggers, and limits be set on the trainer."""
     for name in ("max_epochs", "min_epochs", "max_steps"):
-        setattr(trainer, name, getattr(trainer, name).setter(partial(_set, name)))
+        setattr(trainer, name, getattr(trainer, name).setter(partial(set_limit, name)))
     for name in ("__getitem__", "__iter__"):
         setattr(Logger, name, _of_all(name))
     trainer.logger = trainer.logger.getter(_first)
-
-
-def _set(name: str, trainer: Any, value: Any) -> None:
-    """A limit is the loop's, to which another fit goes on; before there is one, it is the Trainer's argument."""
-    if trainer.train_loop is not None:
-        setattr(trainer.train_loop, name, value)
-    else:
-        trainer.options = replace(trainer.options, **{name: value})
 
 
 AS_LIST = re.compile(
