@@ -45,5 +45,9 @@ def test_a_package_gets_the_same_losses(package, root, program):
 
     assert (theirs.pop("from"), ours.pop("from")) == (root, "fulmen")
     assert len(ours["losses"]) >= 18
+    metrics, their_metrics = ours.pop("metrics", {}), theirs.pop("metrics", {})
     assert ours == theirs
+    assert metrics.keys() == their_metrics.keys()
+    for name, values in their_metrics.items():  # Lightning sums them in single precision, Fulmen in double
+        assert metrics[name] == pytest.approx(values, rel=3e-7)
     print(f"\n== {package}: {len(ours['losses'])} losses equal to Lightning's, interpreter {sys.version.split()[0]}")
