@@ -108,10 +108,10 @@ callbacks.progress.progress  1.5  1.7  ProgressBar=TQDMProgressBar
 callbacks.progress.progress_bar  2.0  -  ProgressBar
 callbacks.progress.rich_progress  1.5  -  RichProgressBar RichProgressBarTheme
 callbacks.progress.tqdm_progress  1.5  -  TQDMProgressBar
-cli  1.7  -  ArgsType OptimizerCallable LRSchedulerCallable
 callbacks.pt_callbacks  0.5  0.7  Callback EarlyStopping ModelCheckpoint GradientAccumulationScheduler
 callbacks.rich_model_summary  1.5  -  RichModelSummary
 callbacks.timer  1.3  -  Timer
+cli  1.7  -  ArgsType OptimizerCallable LRSchedulerCallable
 core  0.7  -  LightningModule LightningDataModule data_loader
 core.datamodule  0.9  -  LightningDataModule
 core.decorators  0.7  1.7  auto_move_data data_loader
