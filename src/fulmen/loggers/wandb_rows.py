@@ -57,9 +57,9 @@ class Rows:
             run.log(row)
         if lost < 0:
             self.there = -lost
-            run.log = self._left_out(run, run.log)
+            run.log = self._left_out(run.log)
 
-    def _left_out(self, run: Any, send: Any) -> Any:
+    def _left_out(self, send: Any) -> Any:
         def log(data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:
             if step is None and commit is not False and self.there:
                 self.there -= 1
