@@ -28,7 +28,7 @@ class Again:
         self.training: Callable[[], None] | None = None  # and weights and optimizers
         kept.forget()
         for source in (loop.source, loop.validation.source):
-            source.first = None if source.owner is None else kept.note(source.owner)
+            source.first = None if source.owner is None else kept.note(source.owner, asked=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"groups": self.groups_then, "in_sanity": self.in_sanity}

@@ -70,7 +70,7 @@ class Source:
         """Get the loaders and make them ready for this rank."""
         former = self.former or {}
         if self.first is None and self.owner is not None:
-            self.first = kept.note(self.owner)
+            self.first = kept.note(self.owner, asked=False)
         with isolate_rng() if former else nullcontext():
             if former:
                 restore(former["rng"])
@@ -79,7 +79,7 @@ class Source:
             for held in (then, owned):
                 kept.put_back(self.owner, held, anew=False)
             self.rng, self.owned = capture(), owned if former else kept.changes(self.owner, False, self.first)
-            self.noted = None if self.owner is None else kept.note(self.owner)
+            self.noted = None if self.owner is None else kept.note(self.owner, asked=False)
             self.raw = self.given if self.owner is None else method(self.owner, self.hook)()
         self.loaded_epoch = epoch
         argument = self.argument if self.owner is None else f"{type(self.owner).__name__}.{self.hook}"
