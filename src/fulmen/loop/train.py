@@ -57,7 +57,7 @@ class TrainLoop:
         self.logs: LogStore = trainer.logs
         self.fetch: Fetch | None = None
         self.max_epochs: int = trainer.options.max_epochs if trainer.options.max_epochs is not None else -1
-        epochs, steps = trainer.options.min_epochs, trainer.options.min_steps
+        epochs, steps = trainer.options.min_epochs, trainer.options.min_steps  # steps alone: an epoch at least
         self.min_epochs, self.min_steps = int(steps is not None) if epochs is None else epochs, steps or 0
         self.max_steps: int = trainer.options.max_steps
         self.num_batches: int | float = 0
